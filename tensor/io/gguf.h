@@ -1,0 +1,94 @@
+// Reads GGUF files, versions 2 and 3: metadata and named tensors in one file.
+//
+//   auto file = GgufFile::Open("model.gguf");
+//   if (!file.ok()) return file.status();
+//   absl::StatusOr<uint64_t> layers = (*file)->GetUint("llama.block_count");
+//   absl::StatusOr<TensorView> output = (*file)->Find("output.weight");
+//
+// The file (little-endian;
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md):
+//
+//   "GGUF" | u32 version | u64 tensors | u64 pairs
+//   pairs:    string key | u32 type | value
+//   tensors:  string name | u32 rank | u64 dims[rank] | u32 type | u64 offset
+//   padding to general.alignment (32 unless given) | the tensors' bytes
+//
+//   string:   u64 length | bytes       array:  u32 type | u64 count | values
+//
+// Dimensions stand innermost first in the file; a Shape here has them outermost
+// first, so a matrix is [outputs, inputs].
+//
+// Everything is checked when the file opens, and no count or length in it is
+// believed before it has been compared with the bytes that are left. Strings
+// are not copied: the file stays mapped.
+#ifndef NIBBLE_TENSOR_IO_GGUF_H_
+#define NIBBLE_TENSOR_IO_GGUF_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "tensor/io/tensor_source.h"
+#include "tensor/mapped_file.h"
+#include "tensor/view.h"
+
+namespace nibble {
+
+class GgufFile : public TensorSource {
+ public:
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(
+      const std::string& path);
+
+  // Reads a file that is already in memory; `path` is its name in messages.
+  // `bytes` must outlive the result. REQUIRES: they start at a multiple of 64.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(
+      const std::string& path, absl::Span<const std::byte> bytes);
+
+  const std::string& path() const override;
+  const std::vector<std::string>& names() const override;
+  bool Contains(absl::string_view name) const override;
+  absl::StatusOr<TensorView> Find(absl::string_view name) const override;
+
+  // The type of a tensor as ggml calls it ("Q4_K", "IQ2_XXS", "type 99"), also
+  // where Find refuses it. NotFound when there is no such tensor.
+  absl::StatusOr<std::string> TensorTypeName(absl::string_view name) const;
+
+  // 2 or 3.
+  uint32_t version() const;
+
+  // Keys in the order of the file.
+  const std::vector<std::string>& keys() const;
+  bool HasKey(absl::string_view key) const;
+
+  // Getters. NotFound when the key is absent, InvalidArgument when its value is
+  // of another type or out of range; both name the file and the key.
+  absl::StatusOr<std::string> GetString(absl::string_view key) const;
+  // Any integer type; negative is an error.
+  absl::StatusOr<uint64_t> GetUint(absl::string_view key) const;
+  // f32 or f64; may be NaN or infinite: judge it where its meaning is known.
+  absl::StatusOr<double> GetFloat(absl::string_view key) const;
+  absl::StatusOr<bool> GetBool(absl::string_view key) const;
+  absl::StatusOr<std::vector<std::string>> GetStringArray(
+      absl::string_view key) const;
+  // As GetStringArray without copies: the views live as long as the file.
+  absl::StatusOr<std::vector<absl::string_view>> GetStringViews(
+      absl::string_view key) const;
+  // f32 or f64 elements.
+  absl::StatusOr<std::vector<float>> GetFloatArray(absl::string_view key) const;
+  // Elements of any integer type.
+  absl::StatusOr<std::vector<int64_t>> GetIntArray(absl::string_view key) const;
+
+  // One line for people: `"llama"`, `32`, `[32000 strings] "<unk>", "<s>", …`.
+  // Control characters are escaped. Empty when the key is absent.
+  std::string ValueSummary(absl::string_view key) const;
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_TENSOR_IO_GGUF_H_

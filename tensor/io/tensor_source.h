@@ -1,0 +1,42 @@
+// Named tensors from somewhere: one file, several shards, memory.
+//
+//   for (const std::string& name : source.names()) {
+//     absl::StatusOr<TensorView> tensor = source.Find(name);
+//     if (!tensor.ok()) return tensor.status();  // names file and tensor
+//   }
+//
+// Every view a source hands out lies wholly inside its file, has as many bytes
+// as its dtype and shape say, is aligned for its dtype, and lives as long as
+// the source. Sources are immutable and may be read from several threads.
+#ifndef NIBBLE_TENSOR_IO_TENSOR_SOURCE_H_
+#define NIBBLE_TENSOR_IO_TENSOR_SOURCE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "tensor/view.h"
+
+namespace nibble {
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  // What to call the source in messages: the path of its file or index.
+  virtual const std::string& path() const = 0;
+
+  // Sorted. Includes tensors whose type Find refuses.
+  virtual const std::vector<std::string>& names() const = 0;
+
+  virtual bool Contains(absl::string_view name) const = 0;
+
+  // NotFound when there is no such tensor; Unimplemented, with the type's name,
+  // when its type is not one of DType. Both name the file and the tensor.
+  virtual absl::StatusOr<TensorView> Find(absl::string_view name) const = 0;
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_TENSOR_IO_TENSOR_SOURCE_H_
