@@ -1,0 +1,72 @@
+// Fork-join over a fixed set of threads.
+//
+//   ThreadPool pool(AvailableCores());
+//   pool.ParallelFor(rows, [&](int64_t begin, int64_t end, int thread) {
+//     for (int64_t i = begin; i < end; ++i) Work(i);
+//   });
+//
+// The caller is thread 0, so a pool of n threads starts n - 1. An idle worker
+// spins for some tens of microseconds, which covers the serial code between
+// two kernels, then blocks; it never spins when there are more threads than
+// cores. Shares are static: which thread runs which index depends on `count`
+// and threads() alone.
+#ifndef NIBBLE_KERNELS_THREAD_POOL_H_
+#define NIBBLE_KERNELS_THREAD_POOL_H_
+
+#include <atomic>
+#include <condition_variable>  // NOLINT: waits on the futex fast path
+#include <cstddef>
+#include <cstdint>
+#include <mutex>  // NOLINT
+#include <thread>  // NOLINT
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "tensor/buffer.h"
+
+namespace nibble {
+
+class ThreadPool {
+ public:
+  using Body =
+      absl::FunctionRef<void(int64_t begin, int64_t end, int thread)>;
+
+  // REQUIRES: threads >= 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Splits [0, count) into contiguous shares, one per thread and equal within
+  // one; threads whose share is empty do not call. Returns when all are done,
+  // with their writes visible to the caller.
+  // REQUIRES: one caller at a time, and none from inside `body`.
+  void ParallelFor(int64_t count, Body body);
+
+  // Memory for one operation, shared by all threads: 64-byte aligned, contents
+  // unspecified, valid until the next call. It grows and never shrinks, so a
+  // repeated operation allocates once. Called outside ParallelFor only.
+  std::byte* Scratch(size_t bytes);
+
+ private:
+  void WorkerLoop(int thread);
+  void RunShare(int thread) const;
+  // Waits until `value` is not `old`, spinning before it blocks.
+  uint32_t AwaitChange(const std::atomic<uint32_t>& value, uint32_t old);
+  void WakeSleepers();
+
+  int spins_;
+  // The work of the current generation; written before generation_ changes.
+  int64_t count_ = 0;
+  const Body* body_ = nullptr;
+  bool stop_ = false;
+  AlignedBuffer scratch_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_KERNELS_THREAD_POOL_H_
