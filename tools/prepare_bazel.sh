@@ -1,0 +1,284 @@
+#!/bin/bash
+# What bazelw does on a machine that is not ready yet.
+#
+#   prepare_bazel.sh bazel ROOT READY [BAZEL]  fills READY: bazel (the program
+#       to run), bazelrc, and where they are needed the third-party sources
+#   prepare_bazel.sh clang                     installs clang and its runtimes
+set -euo pipefail
+
+say() { printf 'bazelw: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 1
+}
+
+as_root() {
+  if [[ $(id -u) == 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "'$*' needs root: run it as root once, or install sudo"
+  fi
+}
+
+apt_install() {
+  command -v apt-get >/dev/null ||
+    die "no apt-get here: install $* in this system's own way"
+  say "installing $*"
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q
+    --no-install-recommends "$@")
+  # Package lists may be missing or old: refresh them only then.
+  as_root "${install[@]}" >&2 && return
+  say "refreshing apt's package lists"
+  as_root apt-get update -q >&2 ||
+    die "apt-get update failed: check this machine's apt sources and network"
+  as_root "${install[@]}" >&2 || die "apt-get could not install $*"
+}
+
+# ---- Bazel -----------------------------------------------------------------
+
+is_debian_bazel() {
+  [[ $(readlink -f "$1") == /usr/bin/bazel* &&
+    -e /usr/share/bazel/install_base_key ]]
+}
+
+DEBIAN_RULES=(bazel-skylib bazel-rules-java bazel-rules-proto)
+
+install_missing_rules() {
+  [[ -d /usr/share/bazel/tools/skylib && -d /usr/share/bazel/rules/java &&
+    -d /usr/share/bazel/rules/proto ]] || apt_install "${DEBIAN_RULES[@]}"
+  command -v g++ >/dev/null || apt_install g++
+}
+
+install_debian_bazel() {
+  apt_install bazel-bootstrap g++ "${DEBIAN_RULES[@]}"
+  command -v bazel >/dev/null ||
+    die "bazel-bootstrap is installed but there is no bazel on the PATH"
+}
+
+# Reaching GitHub is tried as the archives would be: name look-up, proxy and
+# certificates included. git is the one client every machine with this tree has.
+github_works() {
+  GIT_TERMINAL_PROMPT=0 timeout 20 git ls-remote --exit-code \
+    https://github.com/google/highway HEAD >/dev/null 2>&1
+}
+
+# ---- Third-party sources from Debian ---------------------------------------
+
+# The address of the Debian archive that this machine's apt already uses, from
+# sources.list or *.sources alike.
+debian_archive() {
+  local codename site release component
+  codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+  while read -r site release component; do
+    if [[ $release == "$codename" && $component == main ]]; then
+      printf '%s' "$site"
+      return
+    fi
+  done < <(apt-get indextargets \
+    --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+    sort -u)
+  die "apt's sources name no '$codename main' to get sources from; add it, or" \
+    "set NIBBLE_SOURCES=github"
+}
+
+# A private sources list: the machine's own apt settings stay as they are.
+write_sources_list() {
+  local file=$1 site signed
+  site=$(debian_archive)
+  signed=/usr/share/keyrings/debian-archive-keyring.gpg
+  [[ -e $signed ]] || apt_install debian-archive-keyring
+  cat >"$file" <<LIST
+Types: deb-src
+URIs: $site
+Suites: bookworm trixie
+Components: main
+Signed-By: $signed
+
+Types: deb
+URIs: $site
+Suites: forky
+Components: main
+Signed-By: $signed
+LIST
+}
+
+# apt-get with the private list in the current folder.
+private_apt() {
+  local tool=$1
+  shift
+  "$tool" -q -o Dir::Etc::sourcelist="$PWD/apt.sources" \
+    -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$PWD/lists" \
+    -o Dir::Cache="$PWD" -o APT::Sandbox::User=root \
+    -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+# The version of source package $1 whose upstream tarball has sha256 $2.
+version_holding() {
+  private_apt apt-cache showsrc --only-source "$1" | awk -v sha256="$2" '
+    $1 == "Version:" { version = $2 }
+    $1 == sha256 && /\.orig\.tar\./ { found = version }
+    END { print found }'
+}
+
+has_sha256() {
+  printf '%s  %s\n' "$2" "$1" | sha256sum --check --status
+}
+
+# Downloads one line of debian_sources.txt into the current folder and prints
+# the file's name.
+download() {
+  local package=$1 kind=$2 sha256=$3 version file
+  if [[ $kind == headers ]]; then
+    private_apt apt-get download "$package" >&2 || return 1
+  else
+    version=$(version_holding "$package" "$sha256")
+    [[ -n $version ]] || return 1
+    private_apt apt-get source --download-only --tar-only \
+      "$package=$version" >&2 || return 1
+  fi
+  for file in "$package"_*.orig.tar.* "$package"_*.deb; do
+    if [[ -e $file ]] && has_sha256 "$file" "$sha256"; then
+      printf '%s' "$file"
+      return
+    fi
+  done
+  return 1
+}
+
+# Fetches every source into $2/distdir and $2/repositories.
+fetch_debian_sources() {
+  local root=$1 ready=$2 work package suite kind sha256 destination file
+  work=$(mktemp -d "${ready%/*}/fetch.XXXXXX")
+  cd "$work"
+  mkdir -p lists/partial archives/partial "$ready/distdir" "$ready/repositories"
+  write_sources_list apt.sources
+  say "reading Debian's lists of source packages"
+  private_apt apt-get update >&2 ||
+    die "cannot read Debian's source lists: check the network and try again"
+  while read -r package suite kind sha256 destination; do
+    [[ -z $package || $package == '#'* ]] && continue
+    say "fetching $package ($suite)"
+    file=$(download "$package" "$kind" "$sha256") ||
+      die "Debian no longer has $package with sha256 $sha256;" \
+        "where GitHub can be reached, run with NIBBLE_SOURCES=github"
+    case $kind in
+      archive) mv "$file" "$ready/distdir/$destination" ;;
+      repository)
+        mkdir -p "$ready/repositories/$destination"
+        tar -xf "$file" --strip-components=1 \
+          -C "$ready/repositories/$destination"
+        ;;
+      headers)
+        dpkg-deb -x "$file" unpacked
+        mkdir -p "$ready/repositories/$destination"
+        cp -R unpacked/usr/include "$ready/repositories/$destination/"
+        cp "$root/third_party/$destination.BUILD" \
+          "$ready/repositories/$destination/BUILD.bazel"
+        ;;
+      *) die "third_party/debian_sources.txt: unknown kind '$kind'" ;;
+    esac
+  done <"$root/third_party/debian_sources.txt"
+  local repository
+  for repository in "$ready"/repositories/*; do
+    touch "$repository/WORKSPACE"
+  done
+  cd /
+  rm -rf "$work"
+}
+
+# ---- The generated bazelrc -------------------------------------------------
+
+# Repository options belong to several commands, each of which has its own line.
+for_commands() {
+  local command
+  for command in build fetch query sync; do
+    printf '%s %s\n' "$command" "$1"
+  done
+}
+
+override() {
+  [[ -e $2 ]] || die "$2 is missing: reinstall Debian's package that holds it"
+  for_commands "--override_repository=$1=$2"
+}
+
+# Debian's Bazel comes without the rules that Bazel otherwise downloads.
+debian_rules_rc() {
+  local ready=$1 rules=/usr/share/bazel/rules repository
+  if [[ -d $rules/cc ]]; then # Bazel 7
+    for repository in cc java python proto license; do
+      override "rules_$repository" "$rules/$repository"
+    done
+  else # Bazel 4
+    for repository in rules_cc platforms remote_coverage_tools; do
+      override "$repository" "$ready/shims/$repository"
+    done
+    override rules_java "$rules/java"
+    override rules_proto "$rules/proto"
+  fi
+  override bazel_skylib /usr/share/bazel/tools/skylib
+}
+
+# Bazel 7 reads WORKSPACE only when asked to.
+workspace_rc() {
+  local version
+  version=$("$1" --version 2>/dev/null | sed -n 's/^bazel \([0-9]*\)\..*/\1/p')
+  if [[ ${version:-0} -ge 7 ]]; then
+    printf 'common --noenable_bzlmod --enable_workspace\n'
+  fi
+}
+
+write_bazelrc() {
+  local root=$1 ready=$2 bazel=$3 sources=$4 repository
+  printf '# Written by bazelw.\n'
+  workspace_rc "$bazel"
+  if is_debian_bazel "$bazel"; then
+    debian_rules_rc "$ready"
+  fi
+  if [[ $sources == debian ]]; then
+    for_commands "--distdir=$ready/distdir"
+    for repository in com_google_absl minja; do
+      override "$repository" "$ready/repositories/$repository"
+    done
+  fi
+}
+
+prepare_bazel() {
+  local root=$1 ready=$2 bazel=$3 sources=${NIBBLE_SOURCES:-}
+  mkdir -p "$ready"
+  if [[ -z $sources ]]; then
+    if github_works; then sources=github; else sources=debian; fi
+  fi
+  # A bazelisk or wrapper that has to download Bazel first may not be able to.
+  if [[ -n $bazel ]] && ! (cd / && "$bazel" --version >/dev/null 2>&1); then
+    say "$bazel does not start here; using Debian's Bazel"
+    bazel=
+  fi
+  if [[ -z $bazel ]]; then
+    install_debian_bazel
+    bazel=$(command -v bazel)
+  elif is_debian_bazel "$bazel"; then
+    install_missing_rules
+  fi
+  rm -rf "$ready/shims"
+  cp -R "$root/third_party/shims" "$ready/shims"
+  if [[ $sources == debian && ! -e $ready/sources_complete ]]; then
+    (fetch_debian_sources "$root" "$ready")
+    touch "$ready/sources_complete"
+  fi
+  write_bazelrc "$root" "$ready" "$bazel" "$sources" >"$ready/bazelrc.new"
+  printf '%s' "$bazel" >"$ready/bazel"
+  mv "$ready/bazelrc.new" "$ready/bazelrc"
+  say "ready: $bazel, third-party sources from $sources"
+}
+
+install_clang() {
+  apt_install clang llvm
+}
+
+case ${1:-} in
+  bazel) prepare_bazel "$2" "$3" "${4:-}" ;;
+  clang) install_clang ;;
+  *) die "usage: prepare_bazel.sh bazel ROOT READY [BAZEL] | clang" ;;
+esac
