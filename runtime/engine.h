@@ -1,0 +1,178 @@
+#ifndef NIBBLE_RUNTIME_ENGINE_H_
+#define NIBBLE_RUNTIME_ENGINE_H_
+
+// A model ready to run: weights, tokenizer, threads, and memory for keys and
+// values.
+//
+//   EngineOptions options;
+//   options.model_path = "models/tolstoy-llama";      // or a .gguf file
+//   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(options);
+//   if (!engine.ok()) return engine.status();
+//
+//   std::vector<int32_t> ids = (*engine)->tokenizer()->Encode("War and");
+//   std::vector<float> logits((*engine)->vocabulary());
+//   absl::StatusOr<std::unique_ptr<Sequence>> text = (*engine)->NewSequence();
+//   absl::Status status = (*engine)->Prefill(**text, ids,
+//   absl::MakeSpan(logits)); while (status.ok() && more) {
+//     int32_t next = Choose(logits);
+//     status = (*engine)->Decode(**text, next, absl::MakeSpan(logits));
+//   }
+//
+// Generate (text_generator.h) does the loop with sampling, stop strings and
+// streaming; ScoreTokens (score.h) rates given text.
+//
+// Not thread-safe: one thread at a time may call an engine and its sequences
+// (the work inside a call is spread over the engine's own thread pool). The
+// tokenizer may be used from any thread. Once a sequence has been prefilled,
+// Decode allocates nothing, save for one block every kPageTokens tokens.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/thread_pool.h"
+#include "models/decoder.h"
+#include "models/decoder_config.h"
+#include "runtime/kv_cache.h"
+#include "runtime/sequence.h"
+#include "tensor/buffer.h"
+#include "tensor/dtype.h"
+#include "tensor/view.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nibble {
+
+// Called with the work done and the work in all, in matrices or tokens.
+using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
+
+struct EngineOptions {
+  // A Hugging Face folder, a .gguf file, or a llama2.c .bin file.
+  std::string model_path;
+  // What weights are held in: kF32 or kBF16. Not given: kBF16.
+  std::optional<DType> weights;
+  // What products are computed in. kBF16 needs bf16 weights.
+  Activations activations = Activations::kF32;
+  // What keys and values are held in: kF32 or kBF16, which takes half the
+  // memory and rounds each to 8 bits of precision.
+  DType kv_cache = DType::kF32;
+  // 0: as many as the machine grants (AvailableCores()).
+  int threads = 0;
+  // Most tokens of a sequence. 0: the model's own limit. More than that limit
+  // is an error, except where the positions have no limit: ALiBi, and dynamic
+  // rope scaling (which has none by itself either).
+  int64_t context = 0;
+  // Tokens per prefill step; 0: kDefaultPrefillChunk.
+  int64_t prefill_chunk = 0;
+  // Called while weights are read, on the calling thread.
+  ProgressCallback load_progress;
+};
+
+inline constexpr int64_t kDefaultPrefillChunk = 512;
+
+// The logits of consecutive tokens of a sequence: [tokens, vocabulary], the
+// first at `first_position`. A status other than OK ends the call with it.
+using LogitsSink = absl::FunctionRef<absl::Status(
+    int64_t first_position, MatrixView<const float> logits)>;
+
+struct PrefillOptions {
+  // Called after each chunk with the tokens read and those given.
+  ProgressCallback progress;
+  // Asked before each chunk: true ends the call with a Cancelled error. What
+  // was read until then stays in the sequence.
+  std::function<bool()> cancelled;
+};
+
+class Engine {
+ public:
+  // Reads the checkpoint, packs its weights, reads its tokenizer. Errors name
+  // the file and what to do; ResourceExhausted when the machine lacks memory
+  // for the weights or for the keys and values of `options.context` tokens.
+  static absl::StatusOr<std::unique_ptr<Engine>> Open(
+      const EngineOptions& options);
+
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The path that was opened.
+  const std::string& path() const { return path_; }
+  const DecoderConfig& config() const { return decoder_->config(); }
+  int64_t vocabulary() const { return config().vocabulary; }
+  // Most tokens that a sequence can hold.
+  int64_t context() const { return context_; }
+  // Null when the checkpoint has no tokenizer beside it.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  // Tokens that end a text: the checkpoint's, else the tokenizer's.
+  absl::Span<const int32_t> eos_ids() const { return eos_ids_; }
+  DType weights() const { return weights_; }
+  // Bytes of packed weights: what a decode step reads.
+  size_t weight_bytes() const { return decoder_->weight_bytes(); }
+  const KvBlockPool& kv_pool() const { return kv_pool_; }
+  absl::Duration load_time() const { return load_time_; }
+  ThreadPool& pool() { return *pool_; }
+
+  // An empty sequence. It must not outlive the engine.
+  absl::StatusOr<std::unique_ptr<Sequence>> NewSequence();
+
+  // Reads `tokens` after what `sequence` holds, in chunks, and writes the
+  // logits of the last one: [vocabulary], or empty if they are not wanted.
+  // InvalidArgument, with nothing read: no tokens, a token outside the
+  // vocabulary, more tokens than the context has room for.
+  absl::Status Prefill(Sequence& sequence, absl::Span<const int32_t> tokens,
+                       absl::Span<float> logits,
+                       const PrefillOptions& options = {});
+
+  // As Prefill, but hands the logits of every token from the `first`th of
+  // `tokens` on to `sink`, a few rows at a time.
+  absl::Status PrefillWithLogits(Sequence& sequence,
+                                 absl::Span<const int32_t> tokens,
+                                 int64_t first, LogitsSink sink,
+                                 const PrefillOptions& options = {});
+
+  // Reads one token and writes the logits of the next: [vocabulary].
+  absl::Status Decode(Sequence& sequence, int32_t token,
+                      absl::Span<float> logits);
+
+  // One step of several sequences: token i goes to sequence i, whose logits
+  // become row i of [sequences, vocabulary]. The weights are read once for all.
+  // The sequences are distinct. On an error no sequence has moved.
+  absl::Status DecodeBatch(absl::Span<Sequence* const> sequences,
+                           absl::Span<const int32_t> tokens,
+                           MatrixView<float> logits);
+
+ private:
+  struct Parts;
+  explicit Engine(Parts parts);
+
+  absl::Status CheckTokens(const Sequence& sequence,
+                           absl::Span<const int32_t> tokens) const;
+  absl::Status RunChunk(Sequence& sequence, absl::Span<const int32_t> tokens,
+                        bool all_logits, MatrixView<float> logits);
+  int64_t LogitRowsPerChunk() const;
+
+  std::string path_;
+  int64_t context_;
+  int64_t prefill_chunk_;
+  DType weights_;
+  std::vector<int32_t> eos_ids_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  KvBlockPool kv_pool_;
+  DecoderWorkspace work_;
+  std::vector<SequenceSlice> slices_;  // of DecodeBatch
+  Array<float> chunk_logits_;  // [rows of a chunk, vocabulary], when wanted
+  absl::Duration load_time_;
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_RUNTIME_ENGINE_H_
