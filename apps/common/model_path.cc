@@ -1,0 +1,100 @@
+#include "apps/common/model_path.h"
+
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "tools/cpp/runfiles/runfiles.h"
+
+namespace nibble {
+namespace {
+
+using ::bazel::tools::cpp::runfiles::Runfiles;
+
+constexpr absl::string_view kCachedModel = "smollm2";
+constexpr char kBundledModel[] = "nibble/apps/bundled_model/config.json";
+
+bool Exists(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0;
+}
+
+std::string ProgramPath() {
+  char path[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path));
+  return length > 0 ? std::string(path, length) : std::string();
+}
+
+absl::StatusOr<std::string> BundledModel() {
+  std::string error;
+  const std::unique_ptr<Runfiles> runfiles(
+      Runfiles::Create(ProgramPath(), &error));
+  if (runfiles != nullptr) {
+    const std::string config = runfiles->Rlocation(kBundledModel);
+    if (!config.empty() && Exists(config)) {
+      return config.substr(0, config.rfind('/'));
+    }
+  }
+  return absl::NotFoundError(
+      "the bundled model is not beside this program (was the binary copied "
+      "without its .runfiles folder?): name a model with --model=PATH");
+}
+
+absl::StatusOr<std::string> CachedModel() {
+  absl::StatusOr<std::string> folder = ModelCacheFolder();
+  if (!folder.ok()) return folder.status();
+  std::string path = absl::StrCat(*folder, "/", kCachedModel, ".gguf");
+  if (Exists(path)) return path;
+  return absl::NotFoundError(
+      absl::StrCat("--model=", kCachedModel, ": ", path,
+                   " is not there yet: run tools/fetch_model ", kCachedModel));
+}
+
+const char* NonEmptyVariable(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? value : nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ModelCacheFolder() {
+  if (const char* cache = NonEmptyVariable("XDG_CACHE_HOME")) {
+    return absl::StrCat(cache, "/nibble/models");
+  }
+  if (const char* home = NonEmptyVariable("HOME")) {
+    return absl::StrCat(home, "/.cache/nibble/models");
+  }
+  return absl::NotFoundError(
+      "neither XDG_CACHE_HOME nor HOME is set, so there is no cache to look "
+      "in: name the model's path with --model=PATH");
+}
+
+absl::StatusOr<std::string> ResolveModelPath(absl::string_view model) {
+  if (model.empty()) return BundledModel();
+  if (model == kCachedModel) return CachedModel();
+  std::string path(model);
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) {
+    return absl::NotFoundError(absl::StrCat(
+        "--model=", model, ": ", std::strerror(errno),
+        " (a Hugging Face folder, a .gguf file, or the name ", kCachedModel,
+        "; without --model the bundled model runs)"));
+  }
+  return path;
+}
+
+std::string ModelDisplayName(absl::string_view model) {
+  return model.empty() ? "tolstoy-llama (bundled)" : std::string(model);
+}
+
+}  // namespace nibble

@@ -1,0 +1,32 @@
+// From what --model says to a path that the engine opens.
+//
+//   absl::StatusOr<std::string> path = ResolveModelPath("smollm2");
+#ifndef NIBBLE_APPS_COMMON_MODEL_PATH_H_
+#define NIBBLE_APPS_COMMON_MODEL_PATH_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace nibble {
+
+// - "": the bundled model, among the program's runfiles.
+// - "smollm2": what `tools/fetch_model smollm2` put into the user's cache,
+//   ${XDG_CACHE_HOME:-~/.cache}/nibble/models/smollm2.gguf. A file or folder of
+//   that name in the working directory is meant by "./smollm2".
+// - anything else: a path, which must exist.
+// The errors say what to do.
+absl::StatusOr<std::string> ResolveModelPath(absl::string_view model);
+
+// The folder that tools/fetch_model fills; NotFound where neither
+// XDG_CACHE_HOME nor HOME is set.
+absl::StatusOr<std::string> ModelCacheFolder();
+
+// What a user knows the model as: "tolstoy-llama (bundled)" for "", otherwise
+// `model` as given.
+std::string ModelDisplayName(absl::string_view model);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_APPS_COMMON_MODEL_PATH_H_
