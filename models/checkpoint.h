@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "models/decoder_config.h"
+#include "tensor/io/gguf.h"
 #include "tensor/io/tensor_source.h"
 
 namespace nibble {
@@ -64,6 +65,9 @@ struct Checkpoint {
   DecoderConfig config;
   DecoderTensors names;
   std::shared_ptr<const TensorSource> tensors;
+  // The same object as `tensors` when the format is "gguf", for its metadata
+  // (vocabulary, chat template); otherwise null.
+  std::shared_ptr<const GgufFile> gguf;
 };
 
 // OK when every tensor of `names` is there with the shape that `config` asks

@@ -5,11 +5,14 @@
 //
 //   ThreadPool pool(2);
 //   auto checkpoint = OpenCheckpoint("models/tolstoy-llama");
-//   auto decoder = Decoder::Load(*checkpoint, {.weights = DType::kBF16}, pool);
+//   DecoderOptions options;                      // bf16 weights
+//   auto decoder = Decoder::Load(*checkpoint, options, pool);
 //   DecoderWorkspace work;
-//   SequenceSlice slice{tokens, /*first_position=*/0, kv_views};
-//   Array<float> logits(config.vocabulary);      // [1, vocabulary]
-//   (*decoder)->Forward({&slice, 1}, work, view_of(logits), pool);
+//   SequenceSlice slice;
+//   slice.tokens = prompt;                       // [tokens]
+//   slice.layers = kv_views;                     // [layers]
+//   MatrixView<float> logits(memory, 1, vocabulary);
+//   absl::Status done = (*decoder)->Forward({&slice, 1}, work, logits, pool);
 //
 // A call takes slices of any number of sequences: a prompt, a part of one, or
 // one token. The logits of a token are the same bits whichever slices and
@@ -20,13 +23,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/attention/kv_view.h"
+#include "kernels/elementwise/rope.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
@@ -48,54 +52,58 @@ struct SequenceSlice {
   // Logits for each token of the slice; otherwise for the last one only.
   bool all_logits = false;
 
-  int64_t wanted_rows() const {
-    return all_logits ? static_cast<int64_t>(tokens.size()) : 1;
-  }
+  int64_t count() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t wanted_rows() const { return all_logits ? count() : 1; }
 };
 
 struct DecoderOptions {
   DType weights = DType::kBF16;  // kF32 or kBF16
+  // kBF16 only with bf16 weights.
   Activations activations = Activations::kF32;
-  // Called on the loading thread after each matrix: matrices done, in all.
-  std::function<void(int64_t done, int64_t total)> progress;
+  LoadProgress progress;  // may be null
 };
 
 class Decoder {
  public:
   // Reads and packs the weights. `checkpoint` came from OpenCheckpoint; the
-  // decoder keeps its tensors open, since embeddings are read in place.
+  // decoder keeps its file open, since embeddings are read in place.
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(
       const Checkpoint& checkpoint, const DecoderOptions& options,
       ThreadPool& pool);
 
   const DecoderConfig& config() const { return weights_.config; }
   // Bytes of packed weights: what one decode step reads.
-  size_t weight_bytes() const { return weights_.bytes(); }
+  size_t weight_bytes() const { return weights_.matrix_bytes(); }
 
   // Runs the batch, appends its keys and values to the views, and writes
   // logits: [sum of wanted_rows(), vocabulary], in the order of the slices.
   // `work` belongs to one caller at a time; nothing is allocated once it has
-  // seen the largest batch. Errors (a token outside the vocabulary, views that
-  // are too small or of another shape, logits of the wrong size) are found
-  // before anything is written.
+  // seen the largest batch. InvalidArgument, before anything is written: an
+  // empty batch or slice, a token outside the vocabulary, views that are too
+  // small or of another shape than the model's, logits of another shape.
   absl::Status Forward(absl::Span<const SequenceSlice> batch,
                        DecoderWorkspace& work, MatrixView<float> logits,
                        ThreadPool& pool) const;
 
  private:
+  struct Pass;  // what the steps of one call share
+
   Decoder(DecoderWeights weights, Activations activations);
 
-  struct Batch;
   absl::Status CheckBatch(absl::Span<const SequenceSlice> batch,
                           MatrixView<float> logits) const;
-  absl::Status Embed(const Batch& batch) const;
-  void ComputeAngles(const Batch& batch) const;
-  void AttentionBlock(int64_t layer, const Batch& batch,
-                      MatrixView<const float> normed) const;
-  void RotateAndStore(int64_t layer, const Batch& batch) const;
-  void MlpBlock(const LayerWeights& layer, const Batch& batch,
-                MatrixView<const float> normed) const;
-  void Head(const Batch& batch, MatrixView<float> logits) const;
+  absl::Status CheckSlice(const SequenceSlice& slice) const;
+  absl::Status Embed(const Pass& pass) const;
+  void ComputeAngles(const Pass& pass) const;
+  void Layer(int64_t layer, const Pass& pass) const;
+  void AddAttention(int64_t layer, const Pass& pass) const;
+  void AddMlp(const LayerWeights& layer, MatrixView<const float> normed,
+              const Pass& pass) const;
+  void Head(const Pass& pass, MatrixView<float> logits) const;
+  void Norm(const NormWeights& norm, MatrixView<const float> x,
+            MatrixView<float> out, ThreadPool& pool) const;
+  void Project(const LinearWeights& linear, MatrixView<const float> x,
+               bool accumulate, MatrixView<float> y, ThreadPool& pool) const;
 
   DecoderWeights weights_;
   Activations activations_;

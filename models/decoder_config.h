@@ -97,7 +97,7 @@ inline constexpr int64_t kMaxFfn = int64_t{1} << 22;
 inline constexpr int64_t kMaxLayers = 4096;
 inline constexpr int64_t kMaxHeads = 65536;
 inline constexpr int64_t kMaxHeadDim = 1024;
-inline constexpr int64_t kMaxPositions = int64_t{1} << 31;
+inline constexpr int64_t kMaxPositions = int64_t{1} << 24;
 
 // OK when the numbers fit together. `source` (a file name) opens the message.
 absl::Status ValidateDecoderConfig(const DecoderConfig& config,

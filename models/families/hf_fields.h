@@ -1,0 +1,54 @@
+#ifndef NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
+#define NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
+
+// Parts of config.json that mean the same in every family.
+//
+//   config.activation = ReadActivation(json, "hidden_act", "silu");
+//   config.rope = ReadRope(json, {RopeStyle::kHalf, head_dim, positions, 1e4});
+//   ReadSpecialIds(json, {1, 2}, config);
+//
+// Problems are recorded in the reader, as its own methods do.
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/strings/string_view.h"
+#include "kernels/elementwise/activation.h"
+#include "kernels/elementwise/rope.h"
+#include "models/config_reader.h"
+#include "models/decoder_config.h"
+
+namespace nibble {
+
+// gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, silu,
+// swish; anything else is a problem that lists these.
+Activation ReadActivation(ConfigReader& json, absl::string_view key,
+                          absl::string_view fallback);
+
+struct RopeFields {
+  RopeStyle style = RopeStyle::kHalf;
+  int64_t rotary_dims = 0;
+  int64_t max_positions = 0;
+  double default_theta = 10000.0;
+};
+
+// The rotary settings, in the nested form of newer files (rope_parameters) or
+// the flat one of older files (rope_theta, and rope_scaling with rope_type or
+// type).
+RopeConfig ReadRope(ConfigReader& json, const RopeFields& fields);
+
+// What a family's configuration class assumes when a key is absent.
+struct DefaultIds {
+  std::optional<int32_t> bos;
+  std::optional<int32_t> eos;
+};
+
+// bos_token_id, and eos_token_id as one id or a list. An id at or above the
+// vocabulary is a problem, an absent key takes the default where that is within
+// the vocabulary, null means none. REQUIRES: config.vocabulary is set.
+void ReadSpecialIds(ConfigReader& json, const DefaultIds& defaults,
+                    DecoderConfig& config);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
