@@ -26,14 +26,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "tensor/io/byte_reader.h"
+#include "tensor/io/gguf_value.h"
+#include "tensor/io/name_index.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/mapped_file.h"
 #include "tensor/view.h"
@@ -50,9 +56,13 @@ class GgufFile : public TensorSource {
   static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(
       const std::string& path, absl::Span<const std::byte> bytes);
 
-  const std::string& path() const override;
-  const std::vector<std::string>& names() const override;
-  bool Contains(absl::string_view name) const override;
+  const std::string& path() const override { return path_; }
+  const std::vector<std::string>& names() const override {
+    return tensors_.names();
+  }
+  bool Contains(absl::string_view name) const override {
+    return tensors_.Find(name) != nullptr;
+  }
   absl::StatusOr<TensorView> Find(absl::string_view name) const override;
 
   // The type of a tensor as ggml calls it ("Q4_K", "IQ2_XXS", "type 99"), also
@@ -60,11 +70,13 @@ class GgufFile : public TensorSource {
   absl::StatusOr<std::string> TensorTypeName(absl::string_view name) const;
 
   // 2 or 3.
-  uint32_t version() const;
+  uint32_t version() const { return version_; }
 
   // Keys in the order of the file.
-  const std::vector<std::string>& keys() const;
-  bool HasKey(absl::string_view key) const;
+  const std::vector<std::string>& keys() const { return keys_; }
+  bool HasKey(absl::string_view key) const {
+    return values_.find(key) != values_.end();
+  }
 
   // Getters. NotFound when the key is absent, InvalidArgument when its value is
   // of another type or out of range; both name the file and the key.
@@ -84,9 +96,39 @@ class GgufFile : public TensorSource {
   // Elements of any integer type.
   absl::StatusOr<std::vector<int64_t>> GetIntArray(absl::string_view key) const;
 
-  // One line for people: `"llama"`, `32`, `[32000 strings] "<unk>", "<s>", …`.
-  // Control characters are escaped. Empty when the key is absent.
+  // One line for people: 'llama', 32, [32000 string] '<unk>', '<s>', ...
+  // Long values are cut, control characters escaped. Empty when the key is
+  // absent.
   std::string ValueSummary(absl::string_view key) const;
+
+ private:
+  // A tensor whose range has been checked.
+  struct Tensor {
+    uint32_t type = 0;  // As numbered in the file.
+    TensorView view;    // Without data when the type is not supported.
+  };
+
+  explicit GgufFile(std::string path) : path_(std::move(path)) {}
+
+  absl::Status Read(absl::Span<const std::byte> bytes);
+  absl::Status ReadMetadata(ByteReader& reader, uint64_t count);
+  absl::StatusOr<uint64_t> Alignment() const;
+  absl::Status ReadTensors(ByteReader& reader, uint64_t count,
+                           absl::Span<const std::byte> bytes);
+  absl::Status CheckNoOverlap() const;
+  absl::StatusOr<const GgufValue*> FindKey(absl::string_view key) const;
+  template <class Convert>
+  auto Get(absl::string_view key, absl::string_view wanted,
+           Convert convert) const
+      -> absl::StatusOr<
+          typename decltype(convert(std::declval<GgufValue>()))::value_type>;
+
+  const std::string path_;
+  std::shared_ptr<const MappedFile> file_;  // Null after Parse.
+  uint32_t version_ = 0;
+  std::vector<std::string> keys_;
+  std::map<std::string, GgufValue, std::less<>> values_;
+  NameIndex<Tensor> tensors_;
 };
 
 }  // namespace nibble

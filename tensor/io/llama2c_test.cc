@@ -28,8 +28,8 @@ constexpr int32_t kVocabulary = 5;
 constexpr int32_t kSequence = 3;
 
 std::vector<int32_t> TiedHeader() {
-  return {kDim, kHidden, kLayers, /*heads=*/2, /*kv_heads=*/1, kVocabulary,
-          kSequence};
+  return {kDim,           kHidden,     kLayers,  /*heads=*/2,
+          /*kv_heads=*/1, kVocabulary, kSequence};
 }
 
 // Written out by hand from the layout in the header file.
@@ -109,8 +109,7 @@ TEST(Llama2cTest, NegativeVocabularyMeansAHeadOfItsOwn) {
   ASSERT_TRUE(head.ok());
   EXPECT_EQ(head->shape, Shape({kVocabulary, kDim}));
   // It is the end of the file, behind the rotary tables.
-  EXPECT_EQ(head->As<float>().back(),
-            static_cast<float>(FloatsFor(false) - 1));
+  EXPECT_EQ(head->As<float>().back(), static_cast<float>(FloatsFor(false) - 1));
 }
 
 TEST(Llama2cTest, OpensAFileOnDisk) {
