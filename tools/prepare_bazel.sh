@@ -3,7 +3,8 @@
 #
 #   prepare_bazel.sh bazel ROOT READY [BAZEL]  fills READY: bazel (the program
 #       to run), bazelrc, and where they are needed the third-party sources
-#   prepare_bazel.sh clang                     installs clang and its runtimes
+#   prepare_bazel.sh clang         installs clang, its runtimes and symbolizer
+#   prepare_bazel.sh clang-format  installs clang-format 14
 set -euo pipefail
 
 say() { printf 'bazelw: %s\n' "$*" >&2; }
@@ -109,7 +110,7 @@ LIST
 private_apt() {
   local tool=$1
   shift
-  "$tool" -q -o Dir::Etc::sourcelist="$PWD/apt.sources" \
+  "$tool" -qq -o Dir::Etc::sourcelist="$PWD/apt.sources" \
     -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$PWD/lists" \
     -o Dir::Cache="$PWD" -o APT::Sandbox::User=root \
     -o Acquire::Languages=none -o Acquire::Retries=3 \
@@ -153,6 +154,8 @@ download() {
 fetch_debian_sources() {
   local root=$1 ready=$2 work package suite kind sha256 destination file
   work=$(mktemp -d "${ready%/*}/fetch.XXXXXX")
+  # shellcheck disable=SC2064  # The folder's name as it is now.
+  trap "rm -rf '$work'" EXIT
   cd "$work"
   mkdir -p lists/partial archives/partial "$ready/distdir" "$ready/repositories"
   write_sources_list apt.sources
@@ -186,8 +189,6 @@ fetch_debian_sources() {
   for repository in "$ready"/repositories/*; do
     touch "$repository/WORKSPACE"
   done
-  cd /
-  rm -rf "$work"
 }
 
 # ---- The generated bazelrc -------------------------------------------------
@@ -275,12 +276,9 @@ prepare_bazel() {
   say "ready: $bazel, third-party sources from $sources"
 }
 
-install_clang() {
-  apt_install clang llvm
-}
-
 case ${1:-} in
   bazel) prepare_bazel "$2" "$3" "${4:-}" ;;
-  clang) install_clang ;;
-  *) die "usage: prepare_bazel.sh bazel ROOT READY [BAZEL] | clang" ;;
+  clang) apt_install clang llvm ;;
+  clang-format) apt_install clang-format-14 ;;
+  *) die "usage: prepare_bazel.sh bazel ROOT READY [BAZEL] | clang | ..." ;;
 esac

@@ -3,6 +3,8 @@
 # where the CPU has no such instructions.
 #
 #   require_isa.sh avx2|avx512|avx512_vnni|amx TEST [ARGUMENT...]
+#
+# NIBBLE_CPUINFO, for tests, names a file to read instead of /proc/cpuinfo.
 set -euo pipefail
 
 isa=$1
@@ -21,7 +23,8 @@ case $isa in
     ;;
 esac
 
-flags=" $(sed -n 's/^flags[[:space:]]*: //p;T;q' /proc/cpuinfo) "
+cpuinfo=${NIBBLE_CPUINFO:-/proc/cpuinfo}
+flags=" $(sed -n 's/^flags[[:space:]]*: //p;T;q' "$cpuinfo") "
 for flag in "${needed[@]}"; do
   if [[ $flags != *" $flag "* ]]; then
     printf '[  SKIPPED ] %s: this CPU lacks %s\n' "${TEST_TARGET:-$1}" "$flag"
