@@ -23,6 +23,7 @@
 #ifndef NIBBLE_KERNELS_CPU_H_
 #define NIBBLE_KERNELS_CPU_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -65,11 +66,15 @@ Isa ActiveIsa();
 // above the active ISA.
 bool IsaAllowed(Isa needed);
 
-// True if rows that multiply pairs of bf16 in one instruction (AVX512_BF16) may
-// run: the processor has it, and the active ISA is kAvx512Vnni or above.
-bool Bf16DotAllowed();
+// The same for a row compiled for one of Highway's targets (HWY_AVX2, ...),
+// which may need more than its Isa says: HWY_AVX3_ZEN4 and HWY_AVX3_SPR, rows
+// of kAvx512Vnni, also need AVX512_BF16. Target 0 stands for the reference.
+bool HighwayTargetAllowed(int64_t target);
 
-// Limits dispatch to `isa` and what lies below it, for this operation tables
+// The ISA that rows compiled for a Highway target are listed under.
+Isa IsaOfHighwayTarget(int64_t target);
+
+// Limits dispatch to `isa` and what lies below it, for the tables of operations
 // and for HWY_DYNAMIC_DISPATCH alike. Not thread-safe: no kernel may be
 // running. FailedPrecondition, and no change, if the ISA is not supported.
 absl::Status LimitIsa(Isa isa);

@@ -14,7 +14,7 @@
 #define NIBBLE_KERNELS_THREAD_POOL_H_
 
 #include <atomic>
-#include <condition_variable>  // NOLINT: waits on the futex fast path
+#include <condition_variable>  // NOLINT: absl::Mutex has no wait by address
 #include <cstddef>
 #include <cstdint>
 #include <mutex>  // NOLINT
@@ -54,16 +54,28 @@ class ThreadPool {
  private:
   void WorkerLoop(int thread);
   void RunShare(int thread) const;
-  // Waits until `value` is not `old`, spinning before it blocks.
-  uint32_t AwaitChange(const std::atomic<uint32_t>& value, uint32_t old);
+  // Waits for `ready`, spinning for a while before it blocks.
+  template <class Ready>
+  void Await(const Ready& ready);
+  // To be called after a change that Await may be waiting for.
   void WakeSleepers();
 
-  int spins_;
-  // The work of the current generation; written before generation_ changes.
+  const bool spin_;
+  AlignedBuffer scratch_;
+
+  // The work of the current generation: written by the caller before it
+  // advances generation_, read by workers after they have seen it advance.
   int64_t count_ = 0;
   const Body* body_ = nullptr;
   bool stop_ = false;
-  AlignedBuffer scratch_;
+
+  // Apart, so that a spinning worker does not disturb one that finishes.
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<int> unfinished_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::mutex mutex_;  // Held to sleep and to wake; protects no data.
+  std::condition_variable changed_;
+
   std::vector<std::thread> workers_;
 };
 

@@ -1,0 +1,35 @@
+// Packs activations as packed_layout.h draws them, once per product.
+#ifndef NIBBLE_KERNELS_MATMUL_ACTIVATIONS_H_
+#define NIBBLE_KERNELS_MATMUL_ACTIVATIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/matmul/kernel.h"
+#include "kernels/thread_pool.h"
+#include "tensor/dtype.h"
+#include "tensor/view.h"
+
+namespace nibble {
+
+struct PanelFormat {
+  DType dtype;         // kF32 or kBF16
+  bool round_to_bf16;  // of a kF32 panel: values are rounded, then widened
+};
+
+// Bytes of the panel of `rows` rows.
+int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs);
+
+// True if one row of x is already a panel, so that it need not be copied:
+// kernels read an odd last k together with the one after it.
+bool IsPanel(const MatrixView<const float>& x, PanelFormat format,
+             int64_t inputs_per_step);
+
+// panel = x, in `groups`. REQUIRES: x.rows == groups.rows; `panel` has
+// PanelBytes() and is aligned to 64 bytes.
+void PackActivations(const MatrixView<const float>& x, const RowGroups& groups,
+                     PanelFormat format, std::byte* panel, ThreadPool& pool);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_KERNELS_MATMUL_ACTIVATIONS_H_

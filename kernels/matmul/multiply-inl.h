@@ -1,0 +1,319 @@
+// The SIMD matrix product, once per Highway target.
+//
+// Multiply() walks tiles, blocks of K and groups of rows; MultiplyBlock<> is the
+// inner loop: `kRows` rows times `kTiles` tiles held in registers over one block
+// of K. A policy says how one step of weights meets one step of activations.
+#if defined(NIBBLE_KERNELS_MATMUL_MULTIPLY_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_KERNELS_MATMUL_MULTIPLY_INL_H_
+#undef NIBBLE_KERNELS_MATMUL_MULTIPLY_INL_H_
+#else
+#define NIBBLE_KERNELS_MATMUL_MULTIPLY_INL_H_
+#endif
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "hwy/highway.h"
+#include "kernels/matmul/kernel.h"
+#include "kernels/matmul/packed_layout.h"
+
+// Loops over registers: the compiler must unroll them completely.
+#define NIBBLE_UNROLL _Pragma("GCC unroll 32")
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// A tile's 16 outputs as one vector of 512 bits or several narrower ones.
+using TileF32 = hn::CappedTag<float, kTileOutputs>;
+using VF = hn::Vec<TileF32>;
+inline constexpr int kLanes = hn::MaxLanes(TileF32());
+inline constexpr int kVectorsPerTile = static_cast<int>(kTileOutputs) / kLanes;
+
+// The register budget. With 32 registers of 512 bits, 12 rows x 2 tiles make 24
+// accumulators, which leaves 2 for weights and 6 for activations in flight;
+// with 16 of 256 bits, 6 rows x 1 tile make 12.
+#if HWY_CAP_GE512
+inline constexpr int kMaxRows = 12;
+#else
+inline constexpr int kMaxRows = 6;
+#endif
+
+// Tiles taken together by a group of `rows` rows. Fewer rows take more tiles:
+// at least 8 independent accumulators hide the latency of a multiply (4 cycles,
+// two a cycle), and more streams keep more of memory's latency in flight.
+constexpr int TilesTogether(int rows) {
+#if HWY_CAP_GE512
+  return rows == 1 ? 8 : rows <= 6 ? 4 : 2;
+#else
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
+#endif
+}
+
+static_assert(TilesTogether(1) <= kTilesInFlight);
+
+// One call of the inner loop.
+struct BlockArgs {
+  const uint8_t* weights;  // the block's first step in the first tile
+  int64_t tile_bytes;      // from tile to tile
+  const uint8_t* panel;    // the group's rows in this block
+  int64_t steps;
+  float* totals;        // [kTiles][total_stride / 16 rows][16]
+  int64_t total_stride;  // floats from tile to tile
+  bool first;            // set the totals instead of adding to them
+};
+
+// f32 weights, f32 activations: one k a step.
+struct F32Policy {
+  static constexpr int64_t kPanelBytes = sizeof(float);  // of one value
+  static constexpr int64_t kStepsPerBlock = kBlockInputs;
+
+  template <int kRows, int kVectors>
+  static HWY_INLINE void Step(const uint8_t* const* weights,
+                              const uint8_t* panel, int64_t step,
+                              VF (&sums)[kRows][kVectors]) {
+    const TileF32 d;
+    VF w[kVectors];
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      w[v] = hn::Load(d, reinterpret_cast<const float*>(
+                             weights[v / kVectorsPerTile] +
+                             step * kStepBytes) +
+                             v % kVectorsPerTile * kLanes);
+    }
+    const float* values = reinterpret_cast<const float*>(panel) + step;
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const VF a = hn::Set(d, values[r * kBlockInputs]);
+      NIBBLE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::MulAdd(w[v], a, sums[r][v]);
+      }
+    }
+  }
+};
+
+// bf16 weights widened to f32, f32 activations: two k a step, the odd one first
+// as VDPBF16PS does, so that BF16DotPolicy gives the same bits.
+struct BF16WidenPolicy {
+  static constexpr int64_t kPanelBytes = sizeof(float);
+  static constexpr int64_t kStepsPerBlock = kBlockInputs / 2;
+
+  template <int kRows, int kVectors>
+  static HWY_INLINE void Step(const uint8_t* const* weights,
+                              const uint8_t* panel, int64_t step,
+                              VF (&sums)[kRows][kVectors]) {
+    const TileF32 d;
+    const hn::RebindToUnsigned<TileF32> du;
+    VF even[kVectors], odd[kVectors];
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const auto pair = hn::Load(du, reinterpret_cast<const uint32_t*>(
+                                         weights[v / kVectorsPerTile] +
+                                         step * kStepBytes) +
+                                         v % kVectorsPerTile * kLanes);
+      even[v] = hn::BitCast(d, hn::ShiftLeft<16>(pair));
+      odd[v] = hn::BitCast(d, hn::And(pair, hn::Set(du, 0xFFFF0000u)));
+    }
+    const float* values = reinterpret_cast<const float*>(panel) + 2 * step;
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const VF a_odd = hn::Set(d, values[r * kBlockInputs + 1]);
+      const VF a_even = hn::Set(d, values[r * kBlockInputs]);
+      NIBBLE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::MulAdd(odd[v], a_odd, sums[r][v]);
+      }
+      NIBBLE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::MulAdd(even[v], a_even, sums[r][v]);
+      }
+    }
+  }
+};
+
+#if HWY_NATIVE_DOT_BF16
+// bf16 weights, bf16 activations: VDPBF16PS takes both k of a step.
+struct BF16DotPolicy {
+  static constexpr int64_t kPanelBytes = sizeof(uint16_t);
+  static constexpr int64_t kStepsPerBlock = kBlockInputs / 2;
+
+  template <int kRows, int kVectors>
+  static HWY_INLINE void Step(const uint8_t* const* weights,
+                              const uint8_t* panel, int64_t step,
+                              VF (&sums)[kRows][kVectors]) {
+    const TileF32 d;
+    const hn::RebindToUnsigned<TileF32> du;
+    const hn::Repartition<hwy::bfloat16_t, TileF32> dbf;
+    static_assert(kVectorsPerTile == 1);
+    hn::Vec<decltype(dbf)> w[kVectors];
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      w[v] = hn::BitCast(dbf, hn::Load(du, reinterpret_cast<const uint32_t*>(
+                                               weights[v] +
+                                               step * kStepBytes)));
+    }
+    const uint32_t* pairs = reinterpret_cast<const uint32_t*>(panel) + step;
+    VF unused = hn::Zero(d);
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto a =
+          hn::BitCast(dbf, hn::Set(du, pairs[r * (kBlockInputs / 2)]));
+      NIBBLE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::ReorderWidenMulAccumulate(d, a, w[v], sums[r][v],
+                                                   unused);
+      }
+    }
+  }
+};
+#endif  // HWY_NATIVE_DOT_BF16
+
+template <class Policy, int kRows, int kTiles>
+void MultiplyBlock(const BlockArgs& args) {
+  constexpr int kVectors = kTiles * kVectorsPerTile;
+  const TileF32 d;
+  VF sums[kRows][kVectors];
+  NIBBLE_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    NIBBLE_UNROLL
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(d);
+  }
+  const uint8_t* weights[kTiles];
+  NIBBLE_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    weights[t] = args.weights + t * args.tile_bytes;
+  }
+  const uint8_t* panel = args.panel;
+  const int64_t steps = args.steps;
+  for (int64_t step = 0; step < steps; ++step) {
+    Policy::template Step<kRows, kVectors>(weights, panel, step, sums);
+  }
+  // Copied, because the stores below could change args for all the compiler
+  // knows.
+  const bool first = args.first;
+  float* const all_totals = args.totals;
+  const int64_t total_stride = args.total_stride;
+  NIBBLE_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    float* totals = all_totals + t * total_stride;
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      NIBBLE_UNROLL
+      for (int v = 0; v < kVectorsPerTile; ++v) {
+        float* total = totals + r * kTileOutputs + v * kLanes;
+        VF sum = sums[r][t * kVectorsPerTile + v];
+        if (!first) sum = hn::Add(hn::Load(d, total), sum);
+        hn::Store(sum, d, total);
+      }
+    }
+  }
+}
+
+using BlockFunction = void (*)(const BlockArgs&);
+
+// MultiplyBlock<Policy, rows, tiles> for 1 <= rows <= kMaxRows and tiles a power
+// of two up to TilesTogether(rows).
+template <class Policy, int kRows, int kTiles = TilesTogether(kRows)>
+BlockFunction FindBlockFunction(int64_t tiles) {
+  if (tiles == kTiles) return &MultiplyBlock<Policy, kRows, kTiles>;
+  if constexpr (kTiles > 1) {
+    return FindBlockFunction<Policy, kRows, kTiles / 2>(tiles);
+  }
+  return nullptr;
+}
+
+template <class Policy, int... kRowsMinusOne>
+BlockFunction FindBlockFunction(int64_t rows, int64_t tiles,
+                                std::integer_sequence<int, kRowsMinusOne...>) {
+  BlockFunction found = nullptr;
+  ((rows == kRowsMinusOne + 1
+        ? void(found = FindBlockFunction<Policy, kRowsMinusOne + 1>(tiles))
+        : void()),
+   ...);
+  return found;
+}
+
+// y of `tiles` tiles from `first_tile` on = totals + bias (+ y).
+HWY_INLINE void StoreTotals(const Product& p, int64_t first_tile,
+                            int64_t tiles, const float* totals) {
+  const TileF32 d;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t output = (first_tile + t) * kTileOutputs;
+    const int64_t width = std::min(kTileOutputs, p.outputs - output);
+    for (int64_t r = 0; r < p.groups.rows; ++r) {
+      const float* total = totals + (t * p.groups.rows + r) * kTileOutputs;
+      float* y = p.y + r * p.y_stride + output;
+      for (int64_t i = 0; i < width; i += kLanes) {
+        const size_t lanes = static_cast<size_t>(width - i);  // capped by LoadN
+        VF sum = hn::Load(d, total + i);
+        if (p.bias) {
+          sum = hn::Add(sum, hn::LoadN(d, p.bias + output + i, lanes));
+        }
+        if (p.accumulate) sum = hn::Add(sum, hn::LoadN(d, y + i, lanes));
+        hn::StoreN(sum, d, y + i, lanes);
+      }
+    }
+  }
+}
+
+// All groups of rows times tiles [tile, tile + count) in one block of K.
+template <class Policy>
+HWY_INLINE void MultiplyTiles(const Product& p, int64_t tile, int64_t count,
+                              int64_t block, float* totals) {
+  constexpr auto kAllRows = std::make_integer_sequence<int, kMaxRows>();
+  constexpr int64_t kRowBytes = kBlockInputs * Policy::kPanelBytes;
+  const int64_t blocks = BlocksFor(p.inputs);
+  const int64_t first_step = block * Policy::kStepsPerBlock;
+  constexpr int64_t kPerStep = kBlockInputs / Policy::kStepsPerBlock;
+  BlockArgs args;
+  args.tile_bytes = CeilDiv(p.inputs, kPerStep) * kStepBytes;
+  args.weights = reinterpret_cast<const uint8_t*>(p.weights) +
+                 tile * args.tile_bytes + first_step * kStepBytes;
+  args.steps = std::min(Policy::kStepsPerBlock,
+                        CeilDiv(p.inputs, kPerStep) - first_step);
+  args.total_stride = p.groups.rows * kTileOutputs;
+  args.first = block == 0;
+  for (int64_t group = 0; group < p.groups.count; ++group) {
+    const int64_t row = p.groups.Begin(group);
+    const int64_t rows = p.groups.Size(group);
+    args.panel = reinterpret_cast<const uint8_t*>(p.panel) +
+                 (row * blocks + rows * block) * kRowBytes;
+    args.totals = totals + row * kTileOutputs;
+    FindBlockFunction<Policy>(rows, count, kAllRows)(args);
+  }
+}
+
+template <class Policy>
+void Multiply(const Product& p, int64_t first_tile, int64_t end_tile,
+              float* totals) {
+  const int64_t together =
+      TilesTogether(static_cast<int>(p.groups.MaxSize()));
+  // With one group the weights pass once, front to back; with several, a few
+  // tiles share each block's panel of activations while it is in the cache.
+  const int64_t in_flight = p.groups.count == 1 ? together : kTilesInFlight;
+  const int64_t blocks = BlocksFor(p.inputs);
+  for (int64_t tile = first_tile; tile < end_tile; tile += in_flight) {
+    const int64_t tiles = std::min(in_flight, end_tile - tile);
+    for (int64_t block = 0; block < blocks; ++block) {
+      int64_t width = together;
+      for (int64_t t = 0; t < tiles; t += width) {
+        while (width > tiles - t) width /= 2;
+        MultiplyTiles<Policy>(p, tile + t, width, block,
+                              totals + t * p.groups.rows * kTileOutputs);
+      }
+    }
+    StoreTotals(p, tile, tiles, totals);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#endif  // NIBBLE_KERNELS_MATMUL_MULTIPLY_INL_H_
