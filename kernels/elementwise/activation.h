@@ -8,19 +8,17 @@
 //   kGeluTanh   x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
 //   kQuickGelu  x sigmoid(1.702 x)
 //
-// Accuracy of the vector variants against double, over all x in [-30, 30]
-// (activation_test measures it): see the table in activation_table.h. A NaN
-// gives a NaN; +infinity gives +infinity; -infinity gives 0.
+// Accuracy: see the table in activation_kernels.h. NaN gives NaN, +infinity
+// gives +infinity, and -infinity gives NaN (it is infinity times zero).
 #ifndef NIBBLE_KERNELS_ELEMENTWISE_ACTIVATION_H_
 #define NIBBLE_KERNELS_ELEMENTWISE_ACTIVATION_H_
 
 #include "absl/types/span.h"
+#include "kernels/elementwise/activation_type.h"  // IWYU pragma: export
 #include "kernels/thread_pool.h"
 #include "tensor/view.h"
 
 namespace nibble {
-
-enum class Activation { kSilu, kGelu, kGeluTanh, kQuickGelu };
 
 // x = act(x).
 void Activate(Activation activation, absl::Span<float> x);
