@@ -2,7 +2,8 @@
 # What bazelw does on a machine that is not ready yet.
 #
 #   prepare_bazel.sh bazel ROOT READY [BAZEL]  fills READY: bazel (the program
-#       to run), bazelrc, and where they are needed the third-party sources
+#       to run) and bazelrc. Beside READY lie the third-party sources and the
+#       rules, in folders named by their lists' checksums.
 #   prepare_bazel.sh clang         installs clang, its runtimes and symbolizer
 #   prepare_bazel.sh clang-format  installs clang-format 14
 set -euo pipefail
@@ -71,7 +72,8 @@ github_works() {
 # sources.list or *.sources alike.
 debian_archive() {
   local codename site release component
-  codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  # shellcheck disable=SC2016  # apt-get expands these, not the shell.
   while read -r site release component; do
     if [[ $release == "$codename" && $component == main ]]; then
       printf '%s' "$site"
@@ -150,14 +152,22 @@ download() {
   return 1
 }
 
-# Fetches every source into $2/distdir and $2/repositories.
+# A folder name for what is made from the files given.
+checksum_of() {
+  local sum
+  sum=$(cat "$@" | cksum)
+  printf '%s' "${sum%% *}"
+}
+
+# Fetches every source of debian_sources.txt into $2/distdir and
+# $2/repositories.
 fetch_debian_sources() {
-  local root=$1 ready=$2 work package suite kind sha256 destination file
-  work=$(mktemp -d "${ready%/*}/fetch.XXXXXX")
+  local root=$1 sources=$2 work package suite kind sha256 destination file
+  work=$(mktemp -d "$sources.XXXXXX")
   # shellcheck disable=SC2064  # The folder's name as it is now.
   trap "rm -rf '$work'" EXIT
   cd "$work"
-  mkdir -p lists/partial archives/partial "$ready/distdir" "$ready/repositories"
+  mkdir -p lists/partial archives/partial "$sources/distdir" "$sources/repositories"
   write_sources_list apt.sources
   say "reading Debian's lists of source packages"
   private_apt apt-get update >&2 ||
@@ -169,24 +179,24 @@ fetch_debian_sources() {
       die "Debian no longer has $package with sha256 $sha256;" \
         "where GitHub can be reached, run with NIBBLE_SOURCES=github"
     case $kind in
-      archive) mv "$file" "$ready/distdir/$destination" ;;
+      archive) mv "$file" "$sources/distdir/$destination" ;;
       repository)
-        mkdir -p "$ready/repositories/$destination"
+        mkdir -p "$sources/repositories/$destination"
         tar -xf "$file" --strip-components=1 \
-          -C "$ready/repositories/$destination"
+          -C "$sources/repositories/$destination"
         ;;
       headers)
         dpkg-deb -x "$file" unpacked
-        mkdir -p "$ready/repositories/$destination"
-        cp -R unpacked/usr/include "$ready/repositories/$destination/"
+        mkdir -p "$sources/repositories/$destination"
+        cp -R unpacked/usr/include "$sources/repositories/$destination/"
         cp "$root/third_party/$destination.BUILD" \
-          "$ready/repositories/$destination/BUILD.bazel"
+          "$sources/repositories/$destination/BUILD.bazel"
         ;;
       *) die "third_party/debian_sources.txt: unknown kind '$kind'" ;;
     esac
   done <"$root/third_party/debian_sources.txt"
   local repository
-  for repository in "$ready"/repositories/*; do
+  for repository in "$sources"/repositories/*; do
     touch "$repository/WORKSPACE"
   done
 }
@@ -208,14 +218,14 @@ override() {
 
 # Debian's Bazel comes without the rules that Bazel otherwise downloads.
 debian_rules_rc() {
-  local ready=$1 rules=/usr/share/bazel/rules repository
+  local shims=$1 rules=/usr/share/bazel/rules repository
   if [[ -d $rules/cc ]]; then # Bazel 7
     for repository in cc java python proto license; do
       override "rules_$repository" "$rules/$repository"
     done
   else # Bazel 4
     for repository in rules_cc platforms remote_coverage_tools; do
-      override "$repository" "$ready/shims/$repository"
+      override "$repository" "$shims/$repository"
     done
     override rules_java "$rules/java"
     override rules_proto "$rules/proto"
@@ -226,34 +236,33 @@ debian_rules_rc() {
 # Bazel 7 reads WORKSPACE only when asked to.
 workspace_rc() {
   local version
-  version=$("$1" --version 2>/dev/null | sed -n 's/^bazel \([0-9]*\)\..*/\1/p')
+  version=$(cd / && "$1" --version 2>/dev/null |
+    sed -n 's/^bazel \([0-9]*\)\..*/\1/p')
   if [[ ${version:-0} -ge 7 ]]; then
     printf 'common --noenable_bzlmod --enable_workspace\n'
   fi
 }
 
+# Prints the bazelrc; $3 is empty where sources come from their canonical URLs.
 write_bazelrc() {
-  local root=$1 ready=$2 bazel=$3 sources=$4 repository
+  local bazel=$1 shims=$2 sources=$3 repository
   printf '# Written by bazelw.\n'
   workspace_rc "$bazel"
   if is_debian_bazel "$bazel"; then
-    debian_rules_rc "$ready"
+    debian_rules_rc "$shims"
   fi
-  if [[ $sources == debian ]]; then
-    for_commands "--distdir=$ready/distdir"
+  if [[ -n $sources ]]; then
+    for_commands "--distdir=$sources/distdir"
     for repository in com_google_absl minja; do
-      override "$repository" "$ready/repositories/$repository"
+      override "$repository" "$sources/repositories/$repository"
     done
   fi
 }
 
-prepare_bazel() {
-  local root=$1 ready=$2 bazel=$3 sources=${NIBBLE_SOURCES:-}
-  mkdir -p "$ready"
-  if [[ -z $sources ]]; then
-    if github_works; then sources=github; else sources=debian; fi
-  fi
-  # A bazelisk or wrapper that has to download Bazel first may not be able to.
+# Prints a Bazel that starts here: $1 where that does, else Debian's.
+working_bazel() {
+  local bazel=$1
+  # A bazelisk that cannot download Bazel is as good as none.
   if [[ -n $bazel ]] && ! (cd / && "$bazel" --version >/dev/null 2>&1); then
     say "$bazel does not start here; using Debian's Bazel"
     bazel=
@@ -264,20 +273,45 @@ prepare_bazel() {
   elif is_debian_bazel "$bazel"; then
     install_missing_rules
   fi
-  rm -rf "$ready/shims"
-  cp -R "$root/third_party/shims" "$ready/shims"
-  if [[ $sources == debian && ! -e $ready/sources_complete ]]; then
-    (fetch_debian_sources "$root" "$ready")
-    touch "$ready/sources_complete"
+  printf '%s' "$bazel"
+}
+
+prepare_bazel() {
+  local root=$1 ready=$2 bazel origin=${NIBBLE_SOURCES:-} shims sources=
+  bazel=$(working_bazel "$3")
+  if [[ -z $origin ]]; then
+    if github_works; then origin=github; else origin=debian; fi
   fi
-  write_bazelrc "$root" "$ready" "$bazel" "$sources" >"$ready/bazelrc.new"
-  printf '%s' "$bazel" >"$ready/bazel"
+  shims=${ready%/*}/shims-$(checksum_of "$root"/third_party/shims/*/BUILD \
+    "$root"/third_party/shims/*/*/*)
+  if [[ ! -e $shims ]]; then
+    rm -rf "$shims.new"
+    cp -R "$root/third_party/shims" "$shims.new"
+    mv "$shims.new" "$shims"
+  fi
+  if [[ $origin == debian ]]; then
+    sources=${ready%/*}/sources-$(checksum_of \
+      "$root/third_party/debian_sources.txt")
+    if [[ ! -e $sources/complete ]]; then
+      (fetch_debian_sources "$root" "$sources")
+      touch "$sources/complete"
+    fi
+  fi
+  mkdir -p "$ready"
+  write_bazelrc "$bazel" "$shims" "$sources" >"$ready/bazelrc.new"
   mv "$ready/bazelrc.new" "$ready/bazelrc"
-  say "ready: $bazel, third-party sources from $sources"
+  printf '%s' "$bazel" >"$ready/bazel"
+  say "ready: $bazel, third-party sources from $origin"
 }
 
 case ${1:-} in
-  bazel) prepare_bazel "$2" "$3" "${4:-}" ;;
+  bazel)
+    mkdir -p "${3%/*}"
+    # One preparation at a time: the second finds the first one's work done.
+    exec 9>"${3%/*}/lock"
+    flock 9
+    prepare_bazel "$2" "$3" "${4:-}"
+    ;;
   clang) apt_install clang llvm ;;
   clang-format) apt_install clang-format-14 ;;
   *) die "usage: prepare_bazel.sh bazel ROOT READY [BAZEL] | clang | ..." ;;
