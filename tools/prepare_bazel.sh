@@ -224,7 +224,7 @@ debian_rules_rc() {
       override "rules_$repository" "$rules/$repository"
     done
   else # Bazel 4
-    for repository in rules_cc platforms remote_coverage_tools; do
+    for repository in rules_cc remote_coverage_tools; do
       override "$repository" "$shims/$repository"
     done
     override rules_java "$rules/java"
@@ -233,21 +233,24 @@ debian_rules_rc() {
   override bazel_skylib /usr/share/bazel/tools/skylib
 }
 
-# Bazel 7 reads WORKSPACE only when asked to.
-workspace_rc() {
+# $1's major version; Debian's Bazel 4 does not tell its own.
+major_version() {
   local version
   version=$(cd / && "$1" --version 2>/dev/null |
     sed -n 's/^bazel \([0-9]*\)\..*/\1/p')
-  if [[ ${version:-0} -ge 7 ]]; then
-    printf 'common --noenable_bzlmod --enable_workspace\n'
-  fi
+  printf '%s' "${version:-4}"
 }
 
 # Prints the bazelrc; $3 is empty where sources come from their canonical URLs.
 write_bazelrc() {
   local bazel=$1 shims=$2 sources=$3 repository
   printf '# Written by bazelw.\n'
-  workspace_rc "$bazel"
+  if [[ $(major_version "$bazel") -ge 7 ]]; then
+    printf 'common --noenable_bzlmod --enable_workspace\n'
+  else
+    # Its own lacks what newer build files select on.
+    override platforms "$shims/platforms"
+  fi
   if is_debian_bazel "$bazel"; then
     debian_rules_rc "$shims"
   fi
