@@ -33,6 +33,10 @@ absl::Status ConvertToF32(const TensorView& tensor, absl::Span<float> out);
 absl::Status ConvertRowToF32(const TensorView& matrix, int64_t row,
                              absl::Span<float> out);
 
+// False when a value is infinite or NaN, as a broken file's weights or the
+// scales of its blocks make them.
+bool AllFinite(absl::Span<const float> values);
+
 // Element by element, as ToBF16 and the others of tensor/bf16.h.
 // REQUIRES: both spans are of one size and do not overlap.
 void F32ToBF16(absl::Span<const float> in, absl::Span<BF16> out);
