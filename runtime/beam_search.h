@@ -32,8 +32,12 @@
 
 namespace nibble {
 
+// Each beam needs keys and values and a row of logits of its own; published
+// work rarely goes beyond 50.
+inline constexpr int64_t kMaxBeams = 128;
+
 struct BeamOptions {
-  int64_t beams = 1;
+  int64_t beams = 1;  // 1 to kMaxBeams
   int64_t max_tokens = 1;
   double length_penalty = 1.0;
   std::vector<int32_t> end_ids;  // tokens that end a hypothesis

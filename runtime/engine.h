@@ -156,21 +156,24 @@ class Engine {
                            absl::Span<const int32_t> tokens) const;
   absl::Status RunChunk(Sequence& sequence, absl::Span<const int32_t> tokens,
                         bool all_logits, MatrixView<float> logits);
-  int64_t LogitRowsPerChunk() const;
+  absl::Status CheckBatch(absl::Span<Sequence* const> sequences,
+                          absl::Span<const int32_t> tokens,
+                          MatrixView<float> logits) const;
+  MatrixView<float> ChunkLogits(int64_t rows);
 
   std::string path_;
   int64_t context_;
   int64_t prefill_chunk_;
   DType weights_;
   std::vector<int32_t> eos_ids_;
+  absl::Duration load_time_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<Tokenizer> tokenizer_;
   KvBlockPool kv_pool_;
   DecoderWorkspace work_;
   std::vector<SequenceSlice> slices_;  // of DecodeBatch
-  Array<float> chunk_logits_;  // [rows of a chunk, vocabulary], when wanted
-  absl::Duration load_time_;
+  Array<float> chunk_logits_;          // [rows, vocabulary], grown on demand
 };
 
 }  // namespace nibble

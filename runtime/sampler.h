@@ -19,8 +19,7 @@
 //      (arXiv 1909.05858).
 //   3. frequency_penalty is subtracted once per occurrence in the output,
 //      presence_penalty once if there is any (as OpenAI's API defines them).
-//   4. temperature divides the logits. 0 takes the largest (the lowest id of
-//      equals) and skips the rest.
+//   4. temperature divides the logits. 0 takes the largest and skips the rest.
 //   5. top_k keeps the k largest.
 //   6. top_p keeps the fewest of the largest whose probabilities add up to at
 //      least p (arXiv 1904.09751); at least one. 0 keeps one.
@@ -28,10 +27,10 @@
 //      (arXiv 2407.01082).
 //   8. One is drawn in proportion to what is left.
 //
-// Where tokens are equal, the lower id counts as the larger. The same logits,
+// Where logits are equal, the lower id counts as the larger. The same logits,
 // history, options and seed give the same token on every machine: the random
-// numbers are the standard's mt19937_64, one per draw, turned into [0, 1) by
-// its upper 53 bits, and the exponential is our own. Not thread-safe. Sample
+// numbers are the standard's mt19937_64, one for each draw, turned into [0, 1)
+// by its upper 53 bits, and the exponential is our own. Not thread-safe. Sample
 // allocates nothing.
 
 #include <cstdint>
@@ -43,6 +42,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/elementwise/topk.h"
 
 namespace nibble {
 
@@ -52,8 +52,8 @@ struct SamplingOptions {
   double top_p = 1.0;               // 0..1; 1: off
   double min_p = 0.0;               // 0..1; 0: off
   double repetition_penalty = 1.0;  // > 0; 1: off
-  double frequency_penalty = 0.0;
-  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;   // finite
+  double presence_penalty = 0.0;    // finite
   // Token id to what is added to its logit: finite, or -infinity.
   std::map<int32_t, float> logit_bias;
   uint64_t seed = 0;
@@ -64,7 +64,7 @@ struct SamplingOptions {
 
 class Sampler {
  public:
-  // The options are valid for `vocabulary`, or an error says why not.
+  // An error if the options are not valid for `vocabulary`.
   static absl::StatusOr<Sampler> Create(const SamplingOptions& options,
                                         int64_t vocabulary);
 
@@ -81,32 +81,32 @@ class Sampler {
   absl::StatusOr<int32_t> Sample(absl::Span<float> logits);
 
  private:
-  struct Candidate {
-    float logit;  // becomes the weight exp((logit - largest) / temperature)
-    int32_t token;
-  };
-
   Sampler(const SamplingOptions& options, int64_t vocabulary);
 
-  bool HasPenalties() const;
   void Adjust(absl::Span<float> logits) const;
-  void Count(int32_t token);
-  void KeepTopK(absl::Span<const float> logits);
+  void Collect(absl::Span<const float> logits);
   void Weigh(float largest);
   void KeepTopP();
+  void KeepTopPOfSorted(double wanted);
+  void KeepTopPOfUnsorted(double wanted);
   void KeepMinP();
   int32_t Draw();
+  void MarkSeen(int32_t token);
 
   SamplingOptions options_;
   int64_t vocabulary_;
-  std::vector<std::pair<int32_t, float>> bias_;
+  bool penalties_;
   std::mt19937_64 random_;
-  // For penalties: [vocabulary], empty when there are none.
-  std::vector<int32_t> output_count_;
-  std::vector<uint8_t> seen_;
-  std::vector<int32_t> history_;       // distinct tokens seen
-  std::vector<Candidate> candidates_;  // reserved for the vocabulary
-  std::vector<Candidate> head_;
+  // For penalties, else empty.
+  std::vector<int32_t> output_count_;  // [vocabulary]
+  std::vector<uint8_t> is_seen_;       // [vocabulary]
+  std::vector<int32_t> seen_;          // distinct tokens, in order of arrival
+  // What may be drawn: the best first after top_k, else by id. `score` is a
+  // logit, then a weight: its probability over that of the most probable.
+  std::vector<ScoredIndex> candidates_;  // reserved: [top_k] or [vocabulary]
+  bool sorted_ = false;
+  std::vector<ScoredIndex> boundary_;  // of KeepTopPOfUnsorted
+  std::vector<double> mass_;           // of KeepTopPOfUnsorted: [buckets]
 };
 
 }  // namespace nibble

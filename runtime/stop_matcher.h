@@ -45,9 +45,11 @@ class StopMatcher {
 
  private:
   struct Node {
+    int32_t parent = 0;
     int32_t fail = 0;     // the longest proper suffix that is also a node
     int32_t depth = 0;    // bytes from the root
     int32_t longest = 0;  // length of the longest string that ends here, or 0
+    uint8_t byte = 0;     // from the parent to here
   };
 
   StopMatcher() = default;

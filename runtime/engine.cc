@@ -1,0 +1,362 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "kernels/cpu.h"
+#include "models/checkpoint.h"
+#include "models/registry.h"
+#include "runtime/load_tokenizer.h"
+#include "runtime/memory.h"
+
+namespace nibble {
+namespace {
+
+// Logits that PrefillWithLogits keeps at once. 64 MiB are 128 rows of a
+// vocabulary of 131,072: enough rows for the matrix products to run at the
+// speed of many rows, and small beside the weights.
+constexpr int64_t kMaxChunkLogits = (int64_t{64} << 20) / sizeof(float);
+
+// Keys and values may take this share of the memory that is left once the
+// weights are loaded; the rest is for activations and for other programs.
+constexpr double kKvShareOfMemory = 0.9;
+
+absl::Status OptionError(absl::string_view option, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(option, ": ", problem));
+}
+
+bool IsFloatOrBf16(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16;
+}
+
+absl::Status CheckOptions(const EngineOptions& options) {
+  const DType weights = options.weights.value_or(DType::kBF16);
+  if (!IsFloatOrBf16(weights)) {
+    return OptionError("weights", absl::StrCat(DTypeName(weights),
+                                               " is not supported; use f32 or "
+                                               "bf16"));
+  }
+  if (options.activations == Activations::kBF16 && weights != DType::kBF16) {
+    return OptionError("activations", "bf16 needs weights in bf16");
+  }
+  if (!IsFloatOrBf16(options.kv_cache)) {
+    return OptionError("kv_cache", absl::StrCat(DTypeName(options.kv_cache),
+                                                " is not supported; use f32 or "
+                                                "bf16"));
+  }
+  if (options.threads < 0) {
+    return OptionError("threads", absl::StrCat(options.threads,
+                                               " is negative; 0 takes all that "
+                                               "the machine grants"));
+  }
+  if (options.context < 0) {
+    return OptionError("context", absl::StrCat(options.context,
+                                               " is negative; 0 takes the "
+                                               "model's own limit"));
+  }
+  if (options.prefill_chunk < 0) {
+    return OptionError("prefill_chunk",
+                       absl::StrCat(options.prefill_chunk, " is negative"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> ResolveContext(const EngineOptions& options,
+                                       const DecoderConfig& config) {
+  // Dynamic scaling adapts its angles to any length, ALiBi knows no positions.
+  const bool dynamic = config.rope.style != RopeStyle::kNone &&
+                       config.rope.scaling.type == RopeScaling::kDynamic;
+  if (options.context == 0) {
+    return dynamic ? kMaxPositions : config.max_positions;
+  }
+  const int64_t limit =
+      dynamic || config.alibi ? kMaxPositions : config.max_positions;
+  if (options.context > limit) {
+    return OptionError(
+        "context", absl::StrCat(options.context, " tokens are more than the ",
+                                limit, " positions of ", options.model_path));
+  }
+  return options.context;
+}
+
+absl::StatusOr<int64_t> WeightBytes(const Checkpoint& checkpoint,
+                                    DType weights) {
+  int64_t bytes = 0;
+  for (const std::string& name : checkpoint.tensors->names()) {
+    absl::StatusOr<TensorView> tensor = checkpoint.tensors->Find(name);
+    if (!tensor.ok()) return tensor.status();
+    bytes += tensor->shape.elements() * DTypeBlockBytes(weights);
+  }
+  return bytes;
+}
+
+absl::Status CheckWeightsFit(const Checkpoint& checkpoint, DType weights,
+                             int64_t available) {
+  absl::StatusOr<int64_t> bytes = WeightBytes(checkpoint, weights);
+  if (!bytes.ok()) return bytes.status();
+  if (*bytes <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(checkpoint.path, ": its weights take ", FormatBytes(*bytes),
+                   " in ", DTypeName(weights), ", and ", FormatBytes(available),
+                   " of memory are free; use a smaller model",
+                   weights == DType::kF32 ? " or weights in bf16" : ""));
+}
+
+absl::Status CheckCacheFits(const EngineOptions& options,
+                            const KvLayout& layout, int64_t available) {
+  if (options.context == 0) return absl::OkStatus();
+  const int64_t bytes = layout.BytesFor(options.context);
+  if (bytes <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "context: keys and values of ", options.context, " tokens take ",
+      FormatBytes(bytes), " in ", DTypeName(layout.dtype), ", and ",
+      FormatBytes(available), " of memory are free; use a shorter context",
+      layout.dtype == DType::kF32 ? " or a bf16 KV cache" : ""));
+}
+
+std::vector<int32_t> EndOfTextIds(const DecoderConfig& config,
+                                  const Tokenizer* tokenizer) {
+  if (!config.eos_ids.empty()) return config.eos_ids;
+  if (tokenizer == nullptr || !tokenizer->eos_id().has_value()) return {};
+  return {*tokenizer->eos_id()};
+}
+
+int64_t CacheLimit() {
+  return static_cast<int64_t>(static_cast<double>(AvailableMemoryBytes()) *
+                              kKvShareOfMemory);
+}
+
+}  // namespace
+
+struct Engine::Parts {
+  std::string path;
+  int64_t context = 0;
+  int64_t prefill_chunk = 0;
+  DType weights = DType::kBF16;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<Tokenizer> tokenizer;
+  KvLayout kv_layout;
+  int64_t kv_bytes = 0;
+  absl::Duration load_time;
+};
+
+Engine::Engine(Parts parts)
+    : path_(std::move(parts.path)),
+      context_(parts.context),
+      prefill_chunk_(parts.prefill_chunk),
+      weights_(parts.weights),
+      eos_ids_(EndOfTextIds(parts.decoder->config(), parts.tokenizer.get())),
+      load_time_(parts.load_time),
+      pool_(std::move(parts.pool)),
+      decoder_(std::move(parts.decoder)),
+      tokenizer_(std::move(parts.tokenizer)),
+      kv_pool_(parts.kv_layout, parts.kv_bytes) {}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
+    const EngineOptions& options) {
+  const absl::Time start = absl::Now();
+  absl::Status status = CheckOptions(options);
+  if (!status.ok()) return status;
+  absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(options.model_path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  absl::StatusOr<int64_t> context = ResolveContext(options, checkpoint->config);
+  if (!context.ok()) return context.status();
+
+  Parts parts;
+  parts.path = options.model_path;
+  parts.context = *context;
+  parts.prefill_chunk =
+      options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
+  parts.weights = options.weights.value_or(DType::kBF16);
+  parts.kv_layout = MakeKvLayout(checkpoint->config, options.kv_cache);
+  status = CheckWeightsFit(*checkpoint, parts.weights, AvailableMemoryBytes());
+  if (!status.ok()) return status;
+
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      LoadTokenizer(*checkpoint);
+  if (!tokenizer.ok()) return tokenizer.status();
+  parts.tokenizer = *std::move(tokenizer);
+
+  const int threads = options.threads > 0 ? options.threads : AvailableCores();
+  parts.pool = std::make_unique<ThreadPool>(threads);
+  DecoderOptions decoder_options;
+  decoder_options.weights = parts.weights;
+  decoder_options.activations = options.activations;
+  decoder_options.progress = options.load_progress;
+  absl::StatusOr<std::unique_ptr<Decoder>> decoder =
+      Decoder::Load(*checkpoint, decoder_options, *parts.pool);
+  if (!decoder.ok()) return decoder.status();
+  parts.decoder = *std::move(decoder);
+
+  parts.kv_bytes = CacheLimit();
+  status = CheckCacheFits(options, parts.kv_layout, parts.kv_bytes);
+  if (!status.ok()) return status;
+  parts.load_time = absl::Now() - start;
+  return std::unique_ptr<Engine>(new Engine(std::move(parts)));
+}
+
+absl::StatusOr<std::unique_ptr<Sequence>> Engine::NewSequence() {
+  return std::make_unique<Sequence>(kv_pool_);
+}
+
+absl::Status Engine::CheckTokens(const Sequence& sequence,
+                                 absl::Span<const int32_t> tokens) const {
+  if (tokens.empty()) {
+    return absl::InvalidArgumentError(
+        "there are no tokens to read: the prompt is empty");
+  }
+  const int64_t room = context_ - sequence.position();
+  if (static_cast<int64_t>(tokens.size()) > room) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(tokens.size(), " tokens do not fit into the context of ",
+                     context_, " tokens, of which ", sequence.position(),
+                     " are taken; shorten the prompt"));
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= 0 && tokens[i] < vocabulary()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "token ", i, " has id ", tokens[i],
+        ", which is not in the model's vocabulary of ", vocabulary()));
+  }
+  return absl::OkStatus();
+}
+
+MatrixView<float> Engine::ChunkLogits(int64_t rows) {
+  const size_t wanted = static_cast<size_t>(rows * vocabulary());
+  if (chunk_logits_.size() < wanted) chunk_logits_ = Array<float>(wanted);
+  return MatrixView<float>(chunk_logits_.data(), rows, vocabulary());
+}
+
+absl::Status Engine::RunChunk(Sequence& sequence,
+                              absl::Span<const int32_t> tokens, bool all_logits,
+                              MatrixView<float> logits) {
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  absl::Status status = sequence.Reserve(count);
+  if (!status.ok()) return status;
+  SequenceSlice slice;
+  slice.tokens = tokens;
+  slice.first_position = sequence.position();
+  slice.layers = sequence.layers();
+  slice.all_logits = all_logits;
+  status =
+      decoder_->Forward(absl::MakeConstSpan(&slice, 1), work_, logits, *pool_);
+  if (status.ok()) sequence.Advance(count);
+  return status;
+}
+
+absl::Status Engine::Prefill(Sequence& sequence,
+                             absl::Span<const int32_t> tokens,
+                             absl::Span<float> logits,
+                             const PrefillOptions& options) {
+  absl::Status status = CheckTokens(sequence, tokens);
+  if (!status.ok()) return status;
+  if (!logits.empty() && static_cast<int64_t>(logits.size()) != vocabulary()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "logits has room for ", logits.size(), " values, not ", vocabulary()));
+  }
+  // Every chunk yields the logits of its last token; the last chunk's count.
+  const MatrixView<float> row =
+      logits.empty() ? ChunkLogits(1)
+                     : MatrixView<float>(logits.data(), 1, vocabulary());
+  const int64_t total = static_cast<int64_t>(tokens.size());
+  for (int64_t done = 0; done < total;) {
+    if (options.cancelled && options.cancelled()) {
+      return absl::CancelledError("cancelled while reading the prompt");
+    }
+    const int64_t count = std::min(prefill_chunk_, total - done);
+    status = RunChunk(sequence, tokens.subspan(done, count),
+                      /*all_logits=*/false, row);
+    if (!status.ok()) return status;
+    done += count;
+    if (options.progress) options.progress(done, total);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::PrefillWithLogits(Sequence& sequence,
+                                       absl::Span<const int32_t> tokens,
+                                       int64_t first, LogitsSink sink,
+                                       const PrefillOptions& options) {
+  absl::Status status = CheckTokens(sequence, tokens);
+  if (!status.ok()) return status;
+  const int64_t total = static_cast<int64_t>(tokens.size());
+  if (first < 0 || first >= total) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("logits are wanted from token ", first, " of ", total));
+  }
+  const int64_t start = sequence.position();
+  const int64_t max_rows =
+      std::clamp<int64_t>(kMaxChunkLogits / vocabulary(), 1, prefill_chunk_);
+  for (int64_t done = 0; done < total;) {
+    if (options.cancelled && options.cancelled()) {
+      return absl::CancelledError("cancelled while reading the tokens");
+    }
+    const bool wanted = done >= first;
+    const int64_t count = wanted ? std::min(max_rows, total - done)
+                                 : std::min(prefill_chunk_, first - done);
+    const MatrixView<float> logits = ChunkLogits(wanted ? count : 1);
+    status = RunChunk(sequence, tokens.subspan(done, count), wanted, logits);
+    if (status.ok() && wanted) status = sink(start + done, logits);
+    if (!status.ok()) return status;
+    done += count;
+    if (options.progress) options.progress(done, total);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Decode(Sequence& sequence, int32_t token,
+                            absl::Span<float> logits) {
+  Sequence* const one = &sequence;
+  return DecodeBatch(
+      absl::MakeConstSpan(&one, 1), absl::MakeConstSpan(&token, 1),
+      MatrixView<float>(logits.data(), 1, static_cast<int64_t>(logits.size())));
+}
+
+absl::Status Engine::CheckBatch(absl::Span<Sequence* const> sequences,
+                                absl::Span<const int32_t> tokens,
+                                MatrixView<float> logits) const {
+  if (sequences.empty() || sequences.size() != tokens.size() ||
+      logits.rows != static_cast<int64_t>(tokens.size()) ||
+      logits.cols != vocabulary()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a batch of ", sequences.size(), " sequences has ",
+                     tokens.size(), " tokens and logits [", logits.rows, ", ",
+                     logits.cols, "], where the vocabulary is ", vocabulary()));
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    absl::Status status = CheckTokens(*sequences[i], tokens.subspan(i, 1));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::DecodeBatch(absl::Span<Sequence* const> sequences,
+                                 absl::Span<const int32_t> tokens,
+                                 MatrixView<float> logits) {
+  absl::Status status = CheckBatch(sequences, tokens, logits);
+  if (!status.ok()) return status;
+  // Schedule: room for one token each.
+  slices_.clear();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    status = sequences[i]->Reserve(1);
+    if (!status.ok()) return status;
+    SequenceSlice slice;
+    slice.tokens = tokens.subspan(i, 1);
+    slice.first_position = sequences[i]->position();
+    slice.layers = sequences[i]->layers();
+    slices_.push_back(slice);
+  }
+  // Run.
+  status = decoder_->Forward(slices_, work_, logits, *pool_);
+  if (!status.ok()) return status;
+  // Post-process.
+  for (Sequence* sequence : sequences) sequence->Advance(1);
+  return absl::OkStatus();
+}
+
+}  // namespace nibble
