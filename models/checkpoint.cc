@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "kernels/convert/convert.h"
 #include "models/decoder_config.h"
 #include "tensor/dtype.h"
@@ -49,10 +50,10 @@ class TensorChecker {
     if (!view.ok()) {
       status_ = view.status();
     } else if (view->shape != shape) {
-      status_ = absl::InvalidArgumentError(absl::StrCat(
-          tensors_.path(), ": tensor ", name, " has shape ",
-          view->shape.ToString(), "; the configuration asks for ",
-          shape.ToString()));
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat(tensors_.path(), ": tensor ", name, " has shape ",
+                       view->shape.ToString(), "; the configuration asks for ",
+                       shape.ToString()));
     } else if (!CanConvertToF32(view->dtype)) {
       status_ = absl::InvalidArgumentError(absl::StrCat(
           tensors_.path(), ": tensor ", name, " is of type ",

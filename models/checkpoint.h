@@ -45,8 +45,8 @@ struct LayerTensors {
   NormTensors mlp_norm;     // empty names under NormLayout::kShared
   LinearTensors qkv;        // [q_dim + 2 * kv_dim, hidden]: all q, all k, all v
   LinearTensors attention;  // [hidden, q_dim], the output projection
-  LinearTensors up;         // [2 * ffn, hidden]: gate, up; [ffn, hidden] if plain
-  LinearTensors down;       // [hidden, ffn]
+  LinearTensors up;    // [2 * ffn, hidden]: gate, up; [ffn, hidden] if plain
+  LinearTensors down;  // [hidden, ffn]
 };
 
 struct DecoderTensors {

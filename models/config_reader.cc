@@ -34,8 +34,8 @@ std::string Excerpt(const json& value) {
   if (value.is_structured()) {
     return value.is_array() ? "an array" : "an object";
   }
-  std::string text =
-      value.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true,
+                                json::error_handler_t::replace);
   if (text.size() > kMaxExcerpt) text = text.substr(0, kMaxExcerpt) + "...";
   return value.is_string() ? absl::StrCat("the string ", text) : text;
 }
@@ -70,8 +70,7 @@ absl::StatusOr<ConfigReader> ConfigReader::Parse(absl::string_view text,
   auto parsed = std::make_unique<json>(json::parse(
       text.begin(), text.end(), /*cb=*/nullptr, /*allow_exceptions=*/false));
   if (parsed->is_discarded()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source, ": not valid JSON"));
+    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON"));
   }
   if (!parsed->is_object()) {
     return absl::InvalidArgumentError(
@@ -93,9 +92,8 @@ absl::StatusOr<ConfigReader> ConfigReader::ReadFile(const std::string& path) {
   }
   const std::uintmax_t bytes = std::filesystem::file_size(path, error);
   if (error || bytes > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": too large, the limit is ", kMaxFileBytes,
-                     " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": too large, the limit is ", kMaxFileBytes, " bytes"));
   }
   std::ifstream file(path, std::ios::binary);
   std::string text(static_cast<size_t>(bytes), '\0');
@@ -137,8 +135,8 @@ void ConfigReader::Adopt(const absl::Status& status) {
 
 void ConfigReader::WrongType(absl::string_view key,
                              absl::string_view expected) {
-  Fail(key, absl::StrCat("is ", Excerpt(*Find(key)), "; it must be ",
-                         expected));
+  Fail(key,
+       absl::StrCat("is ", Excerpt(*Find(key)), "; it must be ", expected));
 }
 
 int64_t ConfigReader::Int(absl::string_view key, IntRange range) {
@@ -164,9 +162,9 @@ double ConfigReader::FloatOr(absl::string_view key, double fallback,
                              FloatRange range) {
   if (!Has(key)) return fallback;
   const json& value = *Find(key);
-  const double number =
-      value.is_number() ? value.get<double>()
-                        : std::numeric_limits<double>::quiet_NaN();
+  const double number = value.is_number()
+                            ? value.get<double>()
+                            : std::numeric_limits<double>::quiet_NaN();
   // Written so that NaN fails.
   if (!(number >= range.min && number <= range.max)) {
     WrongType(key,

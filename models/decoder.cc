@@ -63,14 +63,13 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(
     const Checkpoint& checkpoint, const DecoderOptions& options,
     ThreadPool& pool) {
   if (options.weights != DType::kF32 && options.weights != DType::kBF16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("weights cannot be held as ", DTypeName(options.weights),
-                     "; supported: f32, bf16"));
+    return absl::InvalidArgumentError(absl::StrCat("weights cannot be held as ",
+                                                   DTypeName(options.weights),
+                                                   "; supported: f32, bf16"));
   }
   if (options.activations == Activations::kBF16 &&
       options.weights != DType::kBF16) {
-    return absl::InvalidArgumentError(
-        "bf16 activations need bf16 weights");
+    return absl::InvalidArgumentError("bf16 activations need bf16 weights");
   }
   absl::StatusOr<DecoderWeights> weights =
       LoadWeights(checkpoint, options.weights, options.progress, pool);
@@ -123,8 +122,7 @@ void Decoder::AddAttention(int64_t layer, const Pass& pass) const {
   const int64_t kv_dim = config().kv_dim();
   Project(weights.qkv, b.normed, /*accumulate=*/false, b.qkv, pass.pool);
   ApplyRopeRows(config().rope.style, b.cos, b.sin,
-                b.qkv.Columns(0, q_dim + kv_dim), config().head_dim,
-                pass.pool);
+                b.qkv.Columns(0, q_dim + kv_dim), config().head_dim, pass.pool);
 
   int64_t row = 0;
   for (size_t i = 0; i < pass.batch.size(); ++i) {
@@ -264,19 +262,18 @@ absl::Status Decoder::CheckSlice(const SequenceSlice& slice) const {
   }
   const int64_t length = slice.first_position + slice.count();
   if (static_cast<int64_t>(slice.layers.size()) != config().layers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV views for ", slice.layers.size(), " of ",
-                     config().layers, " layers"));
+    return absl::InvalidArgumentError(absl::StrCat("KV views for ",
+                                                   slice.layers.size(), " of ",
+                                                   config().layers, " layers"));
   }
   for (const KvView& kv : slice.layers) {
-    if (kv.kv_heads != config().kv_heads ||
-        kv.head_dim != config().head_dim ||
+    if (kv.kv_heads != config().kv_heads || kv.head_dim != config().head_dim ||
         kv.key_pages.size() != kv.value_pages.size()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "KV view of ", kv.kv_heads, " heads of ", kv.head_dim, ", ",
-          kv.key_pages.size(), " and ", kv.value_pages.size(),
-          " pages; the model has ", config().kv_heads, " heads of ",
-          config().head_dim));
+      return absl::InvalidArgumentError(
+          absl::StrCat("KV view of ", kv.kv_heads, " heads of ", kv.head_dim,
+                       ", ", kv.key_pages.size(), " and ",
+                       kv.value_pages.size(), " pages; the model has ",
+                       config().kv_heads, " heads of ", config().head_dim));
     }
     if (kv.capacity() < length) {
       return absl::InvalidArgumentError(

@@ -46,17 +46,16 @@ absl::Status CheckRope(const DecoderConfig& config, const std::string& source) {
   const int64_t dims = config.rope.rotary_dims;
   if (dims < 2 || dims % 2 != 0 || dims > config.head_dim) {
     return Invalid(
-        source, absl::StrCat("rotary embedding over ", dims, " of ",
-                             config.head_dim,
-                             " dimensions of a head; the number must be even "
-                             "and at most the head dimension"));
+        source,
+        absl::StrCat("rotary embedding over ", dims, " of ", config.head_dim,
+                     " dimensions of a head; the number must be even "
+                     "and at most the head dimension"));
   }
   if (!config.rope_divisors.empty() &&
       static_cast<int64_t>(config.rope_divisors.size()) != dims / 2) {
-    return Invalid(source,
-                   absl::StrCat(config.rope_divisors.size(),
-                                " rotary frequency divisors; expected ",
-                                dims / 2));
+    return Invalid(source, absl::StrCat(config.rope_divisors.size(),
+                                        " rotary frequency divisors; expected ",
+                                        dims / 2));
   }
   for (const float divisor : config.rope_divisors) {
     if (!(divisor > 0.0f && divisor < 1e30f)) {
@@ -74,10 +73,9 @@ absl::Status ValidateDecoderConfig(const DecoderConfig& config,
   absl::Status status = CheckSizes(config, source);
   if (!status.ok()) return status;
   if (config.heads % config.kv_heads != 0) {
-    return Invalid(source,
-                   absl::StrCat(config.heads,
-                                " attention heads do not divide among ",
-                                config.kv_heads, " key/value heads"));
+    return Invalid(source, absl::StrCat(config.heads,
+                                        " attention heads do not divide among ",
+                                        config.kv_heads, " key/value heads"));
   }
   status = CheckRope(config, source);
   if (!status.ok()) return status;
@@ -86,9 +84,9 @@ absl::Status ValidateDecoderConfig(const DecoderConfig& config,
     return Invalid(source, "one norm for both branches needs parallel ones");
   }
   if (static_cast<int64_t>(config.windows.size()) != config.layers) {
-    return Invalid(source, absl::StrCat(config.windows.size(),
-                                        " attention windows for ",
-                                        config.layers, " layers"));
+    return Invalid(
+        source, absl::StrCat(config.windows.size(), " attention windows for ",
+                             config.layers, " layers"));
   }
   for (const int32_t id : config.eos_ids) {
     if (id < 0 || id >= config.vocabulary) {

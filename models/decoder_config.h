@@ -48,7 +48,8 @@ struct DecoderConfig {
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t heads = 0;
-  int64_t kv_heads = 0;  // divides heads; query head h reads h / (heads/kv_heads)
+  int64_t kv_heads =
+      0;  // divides heads; query head h reads h / (heads/kv_heads)
   int64_t head_dim = 0;
   int64_t ffn = 0;
   // Positions the model was made for. Longer sequences are the caller's risk.

@@ -79,9 +79,9 @@ class Loader {
  private:
   void Fail(const std::string& tensor, const absl::Status& status) {
     if (!status_.ok()) return;
-    status_ = absl::Status(status.code(),
-                           absl::StrCat(tensors_.path(), ": tensor ", tensor,
-                                        ": ", status.message()));
+    status_ = absl::Status(
+        status.code(), absl::StrCat(tensors_.path(), ": tensor ", tensor, ": ",
+                                    status.message()));
   }
 
   // A tensor of one dimension as floats; an empty name gives an empty array.
@@ -165,9 +165,8 @@ class Loader {
     const size_t inputs = static_cast<size_t>(view.shape.dim(1));
     float* values = reinterpret_cast<float*>(out);
     for (int64_t row = 0; row < range.rows; ++row) {
-      const absl::Status converted =
-          ConvertRowToF32(view, range.first_row + row,
-                          absl::MakeSpan(values, inputs));
+      const absl::Status converted = ConvertRowToF32(
+          view, range.first_row + row, absl::MakeSpan(values, inputs));
       if (!converted.ok()) return converted;
       values += inputs;
     }

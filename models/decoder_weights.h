@@ -40,11 +40,11 @@ struct LinearWeights {
 
 struct LayerWeights {
   NormWeights attention_norm;
-  NormWeights mlp_norm;      // empty under NormLayout::kShared
-  LinearWeights qkv;         // [q_dim + 2 * kv_dim, hidden]: all q, all k, all v
-  LinearWeights attention;   // [hidden, q_dim]
-  LinearWeights up;          // [2 * ffn, hidden]: gate, up; plain: [ffn, hidden]
-  LinearWeights down;        // [hidden, ffn]
+  NormWeights mlp_norm;     // empty under NormLayout::kShared
+  LinearWeights qkv;        // [q_dim + 2 * kv_dim, hidden]: all q, all k, all v
+  LinearWeights attention;  // [hidden, q_dim]
+  LinearWeights up;         // [2 * ffn, hidden]: gate, up; plain: [ffn, hidden]
+  LinearWeights down;       // [hidden, ffn]
 };
 
 struct DecoderWeights {

@@ -47,9 +47,8 @@ absl::Span<AttentionSequence> DecoderWorkspace::Sequences(size_t slices) {
 
 size_t DecoderWorkspace::bytes() const {
   size_t floats = 0;
-  for (const Array<float>* buffer :
-       {&x_, &normed_, &mlp_normed_, &qkv_, &attended_, &up_, &cos_, &sin_,
-        &last_}) {
+  for (const Array<float>* buffer : {&x_, &normed_, &mlp_normed_, &qkv_,
+                                     &attended_, &up_, &cos_, &sin_, &last_}) {
     floats += buffer->size();
   }
   return floats * sizeof(float);

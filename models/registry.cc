@@ -88,8 +88,7 @@ const HuggingFaceFamily* FindFamily(ConfigReader& json) {
 }
 
 // generation_config.json knows the end-of-text ids best, where it is there.
-absl::Status ReadGenerationConfig(const fs::path& path,
-                                  DecoderConfig& config) {
+absl::Status ReadGenerationConfig(const fs::path& path, DecoderConfig& config) {
   std::error_code error;
   if (!fs::exists(path, error)) return absl::OkStatus();
   absl::StatusOr<ConfigReader> json = ConfigReader::ReadFile(path.string());
@@ -132,8 +131,8 @@ absl::StatusOr<Checkpoint> OpenFolder(const std::string& path) {
   if (!tensors.ok()) return tensors.status();
   absl::StatusOr<FamilyModel> model = family->read(*json, **tensors);
   if (!model.ok()) return model.status();
-  status = ReadGenerationConfig(folder / "generation_config.json",
-                                model->config);
+  status =
+      ReadGenerationConfig(folder / "generation_config.json", model->config);
   if (!status.ok()) return status;
   Checkpoint checkpoint;
   checkpoint.format = "safetensors";
@@ -193,8 +192,7 @@ absl::StatusOr<Checkpoint> OpenAny(const std::string& path) {
   std::error_code error;
   const fs::file_type type = fs::status(path, error).type();
   if (type == fs::file_type::not_found) {
-    return absl::NotFoundError(
-        absl::StrCat(path, ": no such file or folder"));
+    return absl::NotFoundError(absl::StrCat(path, ": no such file or folder"));
   }
   if (type == fs::file_type::directory) return OpenFolder(path);
   // Reading the first bytes of a FIFO would wait for a writer.
@@ -208,12 +206,14 @@ absl::StatusOr<Checkpoint> OpenAny(const std::string& path) {
   if (absl::EndsWith(path, ".bin")) return OpenLlama2c(path);
   if (absl::EndsWith(path, ".safetensors")) {
     return absl::InvalidArgumentError(absl::StrCat(
-        path, ": weights alone are not a model; give the folder that holds "
-              "them and config.json"));
+        path,
+        ": weights alone are not a model; give the folder that holds "
+        "them and config.json"));
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": not a model; supported: a folder with config.json and "
-            "safetensors, a .gguf file, a llama2.c .bin file"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(path,
+                   ": not a model; supported: a folder with config.json and "
+                   "safetensors, a .gguf file, a llama2.c .bin file"));
 }
 
 }  // namespace

@@ -3,8 +3,9 @@
 
 // Finds test data that is too large, or not ours, to live in the repository.
 //
-//   const auto path = nibble::testing::SharedDataPath("text/war-and-peace.txt");
-//   if (!path) GTEST_SKIP() << "shared data is not beside the checkout";
+//   const auto path =
+//   nibble::testing::SharedDataPath("text/war-and-peace.txt"); if (!path)
+//   GTEST_SKIP() << "shared data is not beside the checkout";
 //
 // The data lives in `shared/data`, beside the checkout or in a folder above
 // it; the environment variable NIBBLE_SHARED_DATA names it outright. A test

@@ -96,8 +96,8 @@ std::optional<int32_t> GgufReader::TokenId(absl::string_view key,
   const int64_t id = IntOr(key, 0, {0, kUnset});
   if (!status_.ok() || id == kUnset) return std::nullopt;
   if (id >= vocabulary) {
-    Fail(key, absl::StrCat("is ", id, ", outside the vocabulary of ",
-                           vocabulary));
+    Fail(key,
+         absl::StrCat("is ", id, ", outside the vocabulary of ", vocabulary));
     return std::nullopt;
   }
   return static_cast<int32_t>(id);

@@ -110,9 +110,11 @@ void ReadScaling(ConfigReader& json, ConfigReader& rope, RopeConfig& result) {
   if (type == "default" || type == "none") return;
   if (type != "linear" && type != "dynamic" && type != "llama3" &&
       type != "yarn") {
-    rope.Fail("rope_type",
-              absl::StrCat("is \"", type, "\", which is not supported; "
-                           "supported: default, linear, dynamic, llama3, yarn"));
+    rope.Fail(
+        "rope_type",
+        absl::StrCat("is \"", type,
+                     "\", which is not supported; "
+                     "supported: default, linear, dynamic, llama3, yarn"));
     return;
   }
   scaling.factor = RequiredFactor(rope, "factor", kFactorRange);
@@ -142,9 +144,9 @@ Activation ReadActivation(ConfigReader& json, absl::string_view key,
     if (entry.name == name) return entry.activation;
     names.push_back(entry.name);
   }
-  json.Fail(key, absl::StrCat("is \"", name,
-                              "\", which is not supported; supported: ",
-                              ListOf(names)));
+  json.Fail(key, absl::StrCat(
+                     "is \"", name,
+                     "\", which is not supported; supported: ", ListOf(names)));
   return Activation::kSilu;
 }
 

@@ -38,9 +38,8 @@ DecoderConfig ReadCommon(ConfigReader& json, const Defaults& defaults) {
   const bool kv_given = json.Has("num_key_value_heads");
   const bool kv_default =
       !json.IsNull("num_key_value_heads") && defaults.kv_heads > 0;
-  config.kv_heads =
-      kv_given ? json.Int("num_key_value_heads", {1, kMaxHeads})
-               : (kv_default ? defaults.kv_heads : config.heads);
+  config.kv_heads = kv_given ? json.Int("num_key_value_heads", {1, kMaxHeads})
+                             : (kv_default ? defaults.kv_heads : config.heads);
   if (json.Has("head_dim")) {
     config.head_dim = json.Int("head_dim", {1, kMaxHeadDim});
   } else {
@@ -62,8 +61,8 @@ DecoderConfig ReadCommon(ConfigReader& json, const Defaults& defaults) {
   if (json.FloatOr("partial_rotary_factor", 1.0, {0.0, 1.0}) != 1.0) {
     json.Fail("partial_rotary_factor", "must be 1 for this architecture");
   }
-  config.rope = ReadRope(json, {RopeStyle::kHalf, config.head_dim,
-                                config.max_positions, 10000.0});
+  config.rope = ReadRope(
+      json, {RopeStyle::kHalf, config.head_dim, config.max_positions, 10000.0});
   config.windows.assign(static_cast<size_t>(config.layers), 0);
   return config;
 }
@@ -87,8 +86,7 @@ LayerTensors LayerNames(const DecoderConfig& config, int64_t layer) {
   add(names.qkv, attention + "q_proj", config.q_dim(), config.qkv_bias);
   add(names.qkv, attention + "k_proj", config.kv_dim(), config.qkv_bias);
   add(names.qkv, attention + "v_proj", config.kv_dim(), config.qkv_bias);
-  add(names.attention, attention + "o_proj", config.hidden,
-      config.output_bias);
+  add(names.attention, attention + "o_proj", config.hidden, config.output_bias);
   add(names.up, mlp + "gate_proj", config.ffn, config.mlp_bias);
   add(names.up, mlp + "up_proj", config.ffn, config.mlp_bias);
   add(names.down, mlp + "down_proj", config.hidden, config.mlp_bias);
@@ -102,8 +100,8 @@ DecoderTensors Names(const DecoderConfig& config) {
     names.layers.push_back(LayerNames(config, layer));
   }
   names.final_norm.weight = "model.norm.weight";
-  names.head.weight = {Whole(config.tied_head ? kEmbeddingName : kHeadName,
-                             config.vocabulary)};
+  names.head.weight = {
+      Whole(config.tied_head ? kEmbeddingName : kHeadName, config.vocabulary)};
   // Files of before 2024 store the rotary frequencies of each layer.
   names.ignored = {"*.rotary_emb.inv_freq"};
   // With tied weights some writers store the embedding twice.
@@ -136,13 +134,11 @@ absl::StatusOr<FamilyModel> Finish(ConfigReader& json, DecoderConfig config,
 void ReadQwen2Windows(ConfigReader& json, DecoderConfig& config) {
   const bool used = json.BoolOr("use_sliding_window", false);
   const int64_t window = json.IntOr("sliding_window", 4096, {1, kMaxPositions});
-  const int64_t first =
-      json.IntOr("max_window_layers", 28, {0, kMaxLayers});
+  const int64_t first = json.IntOr("max_window_layers", 28, {0, kMaxLayers});
   const std::vector<std::string> types = json.StringList("layer_types");
   if (!types.empty() && types.size() != config.windows.size()) {
-    json.Fail("layer_types", absl::StrCat("has ", types.size(),
-                                          " entries for ", config.layers,
-                                          " layers"));
+    json.Fail("layer_types", absl::StrCat("has ", types.size(), " entries for ",
+                                          config.layers, " layers"));
     return;
   }
   if (json.IsNull("sliding_window")) return;

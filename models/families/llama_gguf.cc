@@ -54,9 +54,9 @@ DecoderTensors Names(const DecoderConfig& config) {
     names.layers.push_back(LayerNames(config, layer));
   }
   names.final_norm.weight = "output_norm.weight";
-  names.head.weight = {RowRange{
-      config.tied_head ? "token_embd.weight" : "output.weight", 0,
-      config.vocabulary}};
+  names.head.weight = {
+      RowRange{config.tied_head ? "token_embd.weight" : "output.weight", 0,
+               config.vocabulary}};
   // rope_freqs was read with the configuration; attn_rot_embd is a buffer.
   names.ignored = {kDivisorsName, "*.attn_rot_embd"};
   return names;
@@ -113,15 +113,15 @@ void ReadYarn(GgufReader& reader, RopeScaling& scaling) {
 
 void ReadRope(GgufReader& reader, DecoderConfig& config) {
   RopeConfig& rope = config.rope;
-  rope.rotary_dims = reader.IntOr("rope.dimension_count", config.head_dim,
-                                  {2, kMaxHeadDim});
+  rope.rotary_dims =
+      reader.IntOr("rope.dimension_count", config.head_dim, {2, kMaxHeadDim});
   rope.theta = reader.FloatOr("rope.freq_base", 10000.0, {2.0, 1e15});
   rope.max_positions = config.max_positions;
   // Files of before GGUF v3 had one key for linear scaling.
   const double old_factor =
       reader.FloatOr("rope.scale_linear", 1.0, {1.0, 1e6});
-  const std::string type = reader.StringOr("rope.scaling.type",
-                                           old_factor > 1.0 ? "linear" : "none");
+  const std::string type = reader.StringOr(
+      "rope.scaling.type", old_factor > 1.0 ? "linear" : "none");
   if (type == "none" || type.empty()) return;
   if (type != "linear" && type != "yarn") {
     reader.Fail("rope.scaling.type",
@@ -203,11 +203,11 @@ absl::StatusOr<FamilyModel> ReadLlamaGguf(const GgufFile& file) {
   GgufReader reader(file, *architecture);
   DecoderConfig config;
   config.family = *architecture;
-  config.rope.style = *architecture == "qwen2" ? RopeStyle::kHalf
-                                               : RopeStyle::kInterleaved;
+  config.rope.style =
+      *architecture == "qwen2" ? RopeStyle::kHalf : RopeStyle::kInterleaved;
   ReadSizes(reader, config);
-  config.norm_eps = static_cast<float>(reader.FloatOr(
-      "attention.layer_norm_rms_epsilon", 1e-6, {1e-12, 1.0}));
+  config.norm_eps = static_cast<float>(
+      reader.FloatOr("attention.layer_norm_rms_epsilon", 1e-6, {1e-12, 1.0}));
   ReadRope(reader, config);
   absl::Status status = ReadDivisors(file, config);
   if (!status.ok()) return status;
