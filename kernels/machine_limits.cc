@@ -1,0 +1,187 @@
+#include "kernels/machine_limits.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>  // NOLINT: wall time is what is measured
+
+#include "tensor/buffer.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/machine_limits.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// After foreach_target.h.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Independent accumulators: two multiplies a cycle of 4 to 6 cycles' latency
+// need 8 to 12; with 32 registers there is room for more.
+#if HWY_CAP_GE512
+inline constexpr int kSums = 24;
+#else
+inline constexpr int kSums = 12;
+#endif
+
+// The sum of `words` words, so that no load can be left out.
+uint32_t ReadWords(const uint32_t* data, size_t words) {
+  const hn::ScalableTag<uint32_t> d;
+  constexpr size_t kStreams = 8;
+  const size_t lanes = hn::Lanes(d);
+  hn::Vec<decltype(d)> sums[kStreams];
+  for (auto& sum : sums) sum = hn::Zero(d);
+  size_t i = 0;
+  for (; i + kStreams * lanes <= words; i += kStreams * lanes) {
+    _Pragma("GCC unroll 8")
+    for (size_t s = 0; s < kStreams; ++s) {
+      sums[s] = hn::Add(sums[s], hn::LoadU(d, data + i + s * lanes));
+    }
+  }
+  uint32_t total = 0;
+  for (; i < words; ++i) total += data[i];
+  for (const auto& sum : sums) total += hn::ReduceSum(d, sum);
+  return total;
+}
+
+// `rounds` rounds of kSums multiplies in registers. The sums start apart, or the
+// compiler would keep only one.
+float MultiplyF32(int64_t rounds) {
+  const hn::ScalableTag<float> d;
+  const auto factor = hn::Set(d, 0.5f);
+  hn::Vec<decltype(d)> sums[kSums];
+  _Pragma("GCC unroll 24")
+  for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 24")
+    for (int i = 0; i < kSums; ++i) {
+      sums[i] = hn::MulAdd(factor, factor, sums[i]);
+    }
+  }
+  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  return hn::ReduceSum(d, sums[0]);
+}
+
+#if HWY_NATIVE_DOT_BF16
+inline constexpr int64_t kDotMacs = 2 * hn::MaxLanes(hn::ScalableTag<float>());
+
+float MultiplyBF16(int64_t rounds) {
+  const hn::ScalableTag<float> d;
+  const hn::Repartition<hwy::bfloat16_t, decltype(d)> dbf;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const auto factor = hn::BitCast(dbf, hn::Set(du, 0x3F003F00u));  // 0.5, 0.5
+  hn::Vec<decltype(d)> sums[kSums];
+  _Pragma("GCC unroll 24")
+  for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
+  auto unused = hn::Zero(d);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 24")
+    for (int i = 0; i < kSums; ++i) {
+      sums[i] =
+          hn::ReorderWidenMulAccumulate(d, factor, factor, sums[i], unused);
+    }
+  }
+  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  return hn::ReduceSum(d, sums[0]);
+}
+#else
+inline constexpr int64_t kDotMacs = 0;
+
+float MultiplyBF16(int64_t /*rounds*/) { return 0.0f; }
+#endif
+
+// Multiplies in one round; 0 without the instruction.
+int64_t F32MacsPerRound() {
+  return kSums * hn::Lanes(hn::ScalableTag<float>());
+}
+int64_t BF16MacsPerRound() { return kSums * kDotMacs; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble {
+namespace {
+
+HWY_EXPORT(ReadWords);
+HWY_EXPORT(MultiplyF32);
+HWY_EXPORT(MultiplyBF16);
+HWY_EXPORT(F32MacsPerRound);
+HWY_EXPORT(BF16MacsPerRound);
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+int64_t MacsPerRound(MultiplyKind kind) {
+  return kind == MultiplyKind::kF32 ? HWY_DYNAMIC_DISPATCH(F32MacsPerRound)()
+                                    : HWY_DYNAMIC_DISPATCH(BF16MacsPerRound)();
+}
+
+}  // namespace
+
+double TimeRead(absl::Span<const std::byte> buffer, ThreadPool& pool) {
+  const auto* words = reinterpret_cast<const uint32_t*>(buffer.data());
+  // In lines of 64 bytes, so that no line is read twice.
+  constexpr int64_t kLineWords = 16;
+  std::atomic<uint32_t> sink{0};
+  const Clock::time_point start = Clock::now();
+  pool.ParallelFor(
+      static_cast<int64_t>(buffer.size() / 64),
+      [&](int64_t begin, int64_t end, int /*thread*/) {
+        sink += HWY_DYNAMIC_DISPATCH(ReadWords)(
+            words + begin * kLineWords,
+            static_cast<size_t>((end - begin) * kLineWords));
+      });
+  return SecondsSince(start);
+}
+
+bool HasMultiply(MultiplyKind kind) { return MacsPerRound(kind) != 0; }
+
+double TimeMultiplies(MultiplyKind kind, int64_t macs, ThreadPool& pool,
+                      int64_t& done) {
+  const int64_t per_round = MacsPerRound(kind);
+  const int64_t rounds =
+      std::max<int64_t>(1, macs / per_round / pool.threads());
+  std::atomic<int> sink{0};
+  const Clock::time_point start = Clock::now();
+  pool.ParallelFor(pool.threads(), [&](int64_t, int64_t, int) {
+    const float sum = kind == MultiplyKind::kF32
+                          ? HWY_DYNAMIC_DISPATCH(MultiplyF32)(rounds)
+                          : HWY_DYNAMIC_DISPATCH(MultiplyBF16)(rounds);
+    sink += sum > 0;
+  });
+  const double seconds = SecondsSince(start);
+  done = rounds * per_round * pool.threads();
+  return seconds;
+}
+
+MachineLimits MeasureMachineLimits(ThreadPool& pool) {
+  constexpr size_t kReadBytes = size_t{256} << 20;
+  constexpr int64_t kMacs = 1000 * 1000 * 1000;
+  constexpr int kRuns = 8;
+  const AlignedBuffer buffer(kReadBytes, AlignedBuffer::Fill::kZero);
+  const absl::Span<const std::byte> bytes(buffer.data(), buffer.size());
+  MachineLimits limits;
+  const auto raise = [](double rate, double& limit) {
+    limit = std::max(limit, rate);
+  };
+  for (int run = 0; run < kRuns; ++run) {
+    int64_t done = 0;
+    raise(kReadBytes / TimeRead(bytes, pool), limits.read_bytes_per_second);
+    double seconds = TimeMultiplies(MultiplyKind::kF32, kMacs, pool, done);
+    raise(done / seconds, limits.f32_macs_per_second);
+    if (!HasMultiply(MultiplyKind::kBF16Dot)) continue;
+    seconds = TimeMultiplies(MultiplyKind::kBF16Dot, kMacs, pool, done);
+    raise(done / seconds, limits.bf16_macs_per_second);
+  }
+  return limits;
+}
+
+}  // namespace nibble
+#endif  // HWY_ONCE

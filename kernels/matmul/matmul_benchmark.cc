@@ -1,0 +1,188 @@
+// Speed of every variant of the matrix product, as shares of what the machine
+// can do, measured in turn with it.
+//
+//   bazel run //kernels/matmul:matmul_benchmark --
+//       --benchmark_filter='bf16.*/rows:1/'
+//
+// One row reads every weight once and is bound by memory: share_of_bandwidth is
+// what counts. Many rows are bound by multiplies: share_of_peak. Weights rotate
+// through copies that together exceed any last-level cache.
+//
+// Each iteration times the product, then a plain read of as many bytes from
+// memory, then register-only multiplies. Other processes only ever add time, so
+// rates are taken at the 10th percentile of times, of both sides alike.
+#include <algorithm>
+#include <chrono>  // NOLINT: wall time is what is measured
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/log/check.h"
+#include "absl/strings/str_cat.h"
+#include "benchmark/benchmark.h"
+#include "kernels/cpu.h"
+#include "kernels/machine_limits.h"
+#include "kernels/matmul/kernel.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/matmul/table.h"
+#include "kernels/thread_pool.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Case {
+  int64_t rows;
+  int64_t inputs;
+  int64_t outputs;
+};
+
+// TinyLlama-1.1B's MLP and attention matrices, at decode, few rows, prefill.
+constexpr Case kCases[] = {
+    {1, 2048, 5632},   {1, 5632, 2048},   {1, 2048, 2048},
+    {2, 2048, 5632},   {4, 2048, 5632},   {8, 2048, 5632},
+    {16, 2048, 5632},  {32, 2048, 5632},  {128, 2048, 2048},
+    {128, 2048, 5632}, {512, 2048, 5632}, {512, 5632, 2048},
+    {2048, 2048, 2048},
+};
+
+// Together the copies of the weights take this much.
+constexpr int64_t kWeightBytes = int64_t{192} << 20;
+constexpr size_t kReadBytes = size_t{192} << 20;
+
+// The 10th percentile.
+double Typical(std::vector<double> seconds) {
+  const auto at = seconds.begin() + seconds.size() / 10;
+  std::nth_element(seconds.begin(), at, seconds.end());
+  return *at;
+}
+
+// Reads memory in slices, each from where the last ended, so that none of it is
+// in a cache when its turn comes.
+class MemoryReader {
+ public:
+  explicit MemoryReader(size_t slice)
+      : slice_(slice), memory_(kReadBytes, AlignedBuffer::Fill::kZero) {}
+
+  double TimeSlice(ThreadPool& pool) {
+    if (next_ + slice_ > memory_.size()) next_ = 0;
+    const absl::Span<const std::byte> slice(memory_.data() + next_, slice_);
+    next_ += slice_;
+    return TimeRead(slice, pool);
+  }
+
+ private:
+  const size_t slice_;
+  size_t next_ = 0;
+  AlignedBuffer memory_;
+};
+
+// Values that neither vanish nor grow: any will do, their cost is the same.
+Array<float> Values(int64_t count) {
+  Array<float> values(count);
+  for (int64_t i = 0; i < count; ++i) {
+    values[i] = static_cast<float>(i * 7919 % 1021 - 510) / 512.0f;
+  }
+  return values;
+}
+
+std::vector<PackedMatrix> PackCopies(const Case& c, DType dtype,
+                                     ThreadPool& pool) {
+  const Array<float> values = Values(c.inputs * c.outputs);
+  const TensorView view = MakeTensorView(
+      values.span(), *Shape::Create({c.outputs, c.inputs}));
+  std::vector<PackedMatrix> copies;
+  do {
+    copies.push_back(*PackMatrix(view, dtype, pool));
+  } while (static_cast<int64_t>(copies.size() * copies[0].bytes()) <
+           kWeightBytes);
+  return copies;
+}
+
+void Report(benchmark::State& state, const Case& c, double bytes,
+            double product_seconds, double read_rate, double peak_rate) {
+  const double macs = static_cast<double>(c.rows * c.inputs * c.outputs);
+  state.counters["GB/s"] = bytes / product_seconds / 1e9;
+  state.counters["GMAC/s"] = macs / product_seconds / 1e9;
+  state.counters["share_of_bandwidth"] = bytes / product_seconds / read_rate;
+  state.counters["share_of_peak"] = macs / product_seconds / peak_rate;
+  state.counters["read_GB/s"] = read_rate / 1e9;
+  state.counters["peak_GMAC/s"] = peak_rate / 1e9;
+}
+
+void RunCase(benchmark::State& state, const MatMulKernel& kernel,
+             const Case& c, int threads) {
+  const Isa before = ActiveIsa();
+  CHECK_OK(LimitIsa(kernel.isa));
+  ThreadPool pool(threads);
+  const std::vector<PackedMatrix> weights = PackCopies(c, kernel.weights, pool);
+  const Array<float> x = Values(c.rows * c.inputs);
+  Array<float> y(c.rows * c.outputs);
+  MatMulOptions options;
+  options.activations = kernel.panel == DType::kBF16 ? Activations::kBF16
+                                                     : Activations::kF32;
+  const MultiplyKind kind = kernel.panel == DType::kBF16
+                                ? MultiplyKind::kBF16Dot
+                                : MultiplyKind::kF32;
+  MemoryReader reader(std::min(weights[0].bytes(), kReadBytes));
+  // About a millisecond: shorter than a time slice of the scheduler.
+  const int64_t peak_macs = int64_t{100'000'000} * threads;
+  std::vector<double> product, read, peak;
+  int64_t done = 0;
+  size_t next = 0;
+  for (auto _ : state) {
+    const Clock::time_point start = Clock::now();
+    RunKernel(kernel, MatrixView<const float>(x.data(), c.rows, c.inputs),
+              weights[next++ % weights.size()], options,
+              MatrixView<float>(y.data(), c.rows, c.outputs), pool);
+    product.push_back(
+        std::chrono::duration<double>(Clock::now() - start).count());
+    state.SetIterationTime(product.back());
+    read.push_back(reader.TimeSlice(pool));
+    peak.push_back(TimeMultiplies(kind, peak_macs, pool, done));
+  }
+  const double bytes = static_cast<double>(
+      weights[0].bytes() + x.size() * sizeof(float) + y.size() * sizeof(float));
+  const double read_bytes = std::min(weights[0].bytes(), kReadBytes);
+  Report(state, c, bytes, Typical(product), read_bytes / Typical(read),
+         done / Typical(peak));
+  CHECK_OK(LimitIsa(before));
+}
+
+void RegisterAll() {
+  const int cores = AvailableCores();
+  for (const MatMulKernel& kernel : MatMulKernels()) {
+    if (!KernelAllowed(kernel) || kernel.isa == Isa::kScalar) continue;
+    for (const Case& c : kCases) {
+      for (int threads = 1; threads <= cores; threads += std::max(1, cores - 1)) {
+        const std::string name =
+            absl::StrCat(kernel.name, "/rows:", c.rows, "/inputs:", c.inputs,
+                         "/outputs:", c.outputs, "/threads:", threads);
+        benchmark::RegisterBenchmark(
+            name.c_str(),
+            [&kernel, c, threads](benchmark::State& state) {
+              RunCase(state, kernel, c, threads);
+            })
+            ->UseManualTime()
+            ->Unit(benchmark::kMicrosecond);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::AddCustomContext("cpu", nibble::CpuModelName());
+  benchmark::AddCustomContext(
+      "isa", std::string(nibble::IsaName(nibble::BestIsa())));
+  nibble::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
