@@ -27,31 +27,11 @@
 #ifndef NIBBLE_KERNELS_ATTENTION_ATTENTION_H_
 #define NIBBLE_KERNELS_ATTENTION_ATTENTION_H_
 
-#include <cstdint>
-
 #include "absl/types/span.h"
-#include "kernels/attention/kv_view.h"
+#include "kernels/attention/attention_sequence.h"  // IWYU pragma: export
 #include "kernels/thread_pool.h"
-#include "tensor/view.h"
 
 namespace nibble {
-
-struct AttentionParams {
-  int64_t heads = 0;  // query heads; a multiple of kv.kv_heads
-  float scale = 1.0f;
-  bool causal = true;
-  int64_t window = 0;                   // keys seen, own included; 0: all
-  const float* alibi_slopes = nullptr;  // [heads], or none; see alibi.h
-};
-
-// Consecutive queries of one sequence, at positions first_position...
-struct AttentionSequence {
-  MatrixView<const float> q;  // [tokens, heads * head_dim], any stride
-  MatrixView<float> out;      // [tokens, heads * head_dim], any stride
-  int64_t first_position = 0;
-  int64_t kv_length = 0;  // tokens stored in `kv`
-  KvView kv;
-};
 
 // Attends all sequences in one parallel region. Memory comes from
 // pool.Scratch(): nothing is allocated once the pool has seen the largest call.

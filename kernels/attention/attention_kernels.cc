@@ -1,0 +1,297 @@
+#include "kernels/attention/attention_kernels.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+#include "kernels/attention/reference.h"
+#include "kernels/elementwise/simd_targets.h"
+#include "tensor/bf16.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention/attention_kernels.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h, once per target.
+#include "hwy/highway.h"
+#include "kernels/attention/rows-inl.h"
+#include "kernels/attention/tiles-inl.h"
+#include "kernels/attention/unpack-inl.h"
+#include "kernels/elementwise/exp-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// A partial result (PartialFloats) taken apart.
+struct Partial {
+  Partial(float* floats)
+      : max(floats), sum(max + kMaxRows), mix(sum + kMaxRows) {}
+  float* max;  // [kMaxRows]
+  float* sum;  // [kMaxRows]
+  float* mix;  // [kMaxRows, PaddedDim(head_dim)]
+};
+
+// The scratch of a running task.
+struct Scratch {
+  Scratch(float* floats, int64_t head_dim)
+      : q(floats),
+        scores(q + kMaxRows * PaddedDim(head_dim)),
+        keys(scores + kMaxRows * kKeyBlock),
+        values(keys + kSubBlock * PaddedDim(head_dim)),
+        zeros(values + kSubBlock * PaddedDim(head_dim)),
+        block(zeros + PaddedDim(head_dim)),
+        total(block + PartialFloats(head_dim)) {}
+
+  static int64_t Floats(int64_t head_dim) {
+    return PaddedDim(head_dim) * (kMaxRows + 2 * kSubBlock + 1) +
+           kMaxRows * kKeyBlock + 2 * PartialFloats(head_dim);
+  }
+
+  float* q;       // [kMaxRows, PaddedDim], scaled
+  float* scores;  // [kMaxRows, kKeyBlock], then the weights
+  float* keys;    // [head_dim, kSubBlock]
+  float* values;  // [kSubBlock, PaddedDim]
+  float* zeros;   // [PaddedDim], stands for keys that are not there
+  float* block;   // Partial of one block
+  float* total;   // Partial of all blocks so far
+};
+
+// Scores of the keys [low, high) of one sub-block, which starts at `sub`, into
+// columns `sub` - block on of scratch.scores.
+template <class T>
+void ScoreSubBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
+                   int64_t sub, int64_t column, const Scratch& scratch) {
+  const T* tokens[kSubBlock];
+  std::fill_n(tokens, kSubBlock, reinterpret_cast<const T*>(scratch.zeros));
+  TokenRows(task.sequence->kv.key_pages, task.sequence->kv, task.kv_head,
+            keys.begin, keys.end - keys.begin, tokens + (keys.begin - sub));
+  UnpackKeys(tokens, rows.head_dim, scratch.keys);
+  for (int64_t r = 0; r < rows.count; r += kTileRows) {
+    const int64_t count = std::min<int64_t>(kTileRows, rows.count - r);
+    const KeyRange any = KeysOfGroup(rows, r, count, keys.begin, keys.end).any;
+    if (any.begin >= any.end) continue;
+    Scores(count, scratch.q + r * rows.stride, rows.stride, rows.head_dim,
+           scratch.keys, scratch.scores + r * kKeyBlock + column);
+  }
+}
+
+// mix += weights * values for the rows of one tile over the keys [low, high) of
+// a sub-block at `sub`. Keys that all rows see go through the tile; at the
+// edges of a mask each row takes its own, so that no row touches what it must
+// not see.
+void MixTile(const Rows& rows, int64_t first, int64_t count, KeyRange keys,
+             int64_t sub, int64_t column, const Scratch& scratch, float* mix) {
+  const GroupKeys group = KeysOfGroup(rows, first, count, keys.begin, keys.end);
+  const KeyRange all = group.all;
+  const auto part = [&](int64_t r, int64_t n, int64_t begin, int64_t end) {
+    MixValues(n, scratch.scores + r * kKeyBlock + column + (begin - sub),
+              scratch.values + (begin - sub) * rows.stride, end - begin,
+              rows.stride, mix + r * rows.stride);
+  };
+  const bool shared = all.begin < all.end;
+  if (shared && all.begin == group.any.begin && all.end == group.any.end) {
+    return part(first, count, all.begin, all.end);
+  }
+  for (int64_t r = first; r < first + count; ++r) {
+    const int64_t begin = std::max(rows.begin[r], keys.begin);
+    const int64_t end = std::min(rows.end[r], keys.end);
+    const int64_t stop = shared ? all.begin : end;
+    if (begin < stop) part(r, 1, begin, stop);
+  }
+  if (!shared) return;
+  part(first, count, all.begin, all.end);
+  for (int64_t r = first; r < first + count; ++r) {
+    const int64_t end = std::min(rows.end[r], keys.end);
+    if (all.end < end) part(r, 1, all.end, end);
+  }
+}
+
+template <class T>
+void MixSubBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
+                 int64_t sub, int64_t column, const Scratch& scratch,
+                 float* mix) {
+  const T* tokens[kSubBlock];
+  TokenRows(task.sequence->kv.value_pages, task.sequence->kv, task.kv_head,
+            keys.begin, keys.end - keys.begin, tokens + (keys.begin - sub));
+  UnpackValues(tokens, keys.begin - sub, keys.end - sub, rows.head_dim,
+               rows.stride, scratch.values);
+  for (int64_t r = 0; r < rows.count; r += kTileRows) {
+    const int64_t count = std::min<int64_t>(kTileRows, rows.count - r);
+    MixTile(rows, r, count, keys, sub, column, scratch, mix);
+  }
+}
+
+void WeighBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
+                int64_t block_start, float* scores, const Partial& out) {
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const int64_t begin = std::max(rows.begin[r], keys.begin);
+    const int64_t end = std::min(rows.end[r], keys.end);
+    out.max[r] = -std::numeric_limits<float>::infinity();
+    out.sum[r] = 0.0f;
+    if (begin >= end) continue;
+    const float* slopes = task.params->alibi_slopes;
+    const float slope =
+        slopes == nullptr ? 0.0f : slopes[HeadOf(task, rows, r)] * kScoreUnit;
+    const int64_t position =
+        task.sequence->first_position + (task.row_begin + r) / rows.group;
+    WeighRow(scores + r * kKeyBlock, begin - block_start, end - block_start,
+             slope, block_start - position, out.max + r, out.sum + r);
+  }
+}
+
+// The partial result of all rows over one key block.
+template <class T>
+void AttendBlock(const AttentionTask& task, const Rows& rows, int64_t block,
+                 const Scratch& scratch, const Partial& out) {
+  const int64_t start = block * kKeyBlock;
+  KeyRange keys{start + kKeyBlock, start};
+  for (int64_t r = 0; r < rows.count; ++r) {
+    keys.begin = std::min(keys.begin, rows.begin[r]);
+    keys.end = std::max(keys.end, rows.end[r]);
+  }
+  keys.begin = std::max(keys.begin, start);
+  keys.end = std::min(keys.end, start + kKeyBlock);
+  const auto for_sub_blocks = [&](auto body) HWY_ATTR {
+    for (int64_t sub = keys.begin / kSubBlock * kSubBlock; sub < keys.end;
+         sub += kSubBlock) {
+      body(KeyRange{std::max(keys.begin, sub),
+                    std::min(keys.end, sub + kSubBlock)},
+           sub, sub - start);
+    }
+  };
+  for_sub_blocks([&](KeyRange part, int64_t sub, int64_t column) HWY_ATTR {
+    ScoreSubBlock<T>(task, rows, part, sub, column, scratch);
+  });
+  WeighBlock(task, rows, keys, start, scratch.scores, out);
+  std::fill_n(out.mix, rows.count * rows.stride, 0.0f);
+  for_sub_blocks([&](KeyRange part, int64_t sub, int64_t column) HWY_ATTR {
+    MixSubBlock<T>(task, rows, part, sub, column, scratch, out.mix);
+  });
+}
+
+void ClearPartial(const Rows& rows, const Partial& total) {
+  std::fill_n(total.max, kMaxRows, -std::numeric_limits<float>::infinity());
+  std::fill_n(total.sum, kMaxRows, 0.0f);
+  std::fill_n(total.mix, rows.count * rows.stride, 0.0f);
+}
+
+// total = total joined with the block after it. Not inlined: both callers must
+// round alike.
+HWY_NOINLINE void JoinBlock(const Rows& rows, const Partial& block,
+                            const Partial& total) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  HWY_ALIGN float old_factor[hn::MaxLanes(d)];
+  HWY_ALIGN float new_factor[hn::MaxLanes(d)];
+  for (int64_t first = 0; first < rows.count; first += N) {
+    const V old_max = hn::Load(d, total.max + first);
+    const V new_max = hn::Load(d, block.max + first);
+    const V new_sum = hn::Load(d, block.sum + first);
+    const V old_sum = hn::Load(d, total.sum + first);
+    const auto sees = hn::Ne(new_sum, hn::Zero(d));
+    const V max = hn::Max(old_max, new_max);
+    const V a = Exp2NonPositive(d, hn::Sub(old_max, max));
+    const V b = Exp2NonPositive(d, hn::Sub(new_max, max));
+    const V sum = hn::MulAdd(old_sum, a, hn::Mul(new_sum, b));
+    hn::Store(hn::IfThenElse(sees, max, old_max), d, total.max + first);
+    hn::Store(hn::IfThenElse(sees, sum, old_sum), d, total.sum + first);
+    hn::Store(a, d, old_factor);
+    hn::Store(b, d, new_factor);
+    for (int64_t r = first; r < std::min(rows.count, first + N); ++r) {
+      if (block.sum[r] == 0.0f) continue;
+      const V x = hn::Set(d, old_factor[r - first]);
+      const V y = hn::Set(d, new_factor[r - first]);
+      float* to = total.mix + r * rows.stride;
+      const float* from = block.mix + r * rows.stride;
+      for (int64_t i = 0; i < rows.stride; i += N) {
+        const V scaled = hn::Mul(hn::Load(d, from + i), y);
+        hn::Store(hn::MulAdd(hn::Load(d, to + i), x, scaled), d, to + i);
+      }
+    }
+  }
+}
+
+void WriteOutputs(const AttentionTask& task, const Rows& rows,
+                  const Partial& total) {
+  for (int64_t r = 0; r < rows.count; ++r) {
+    float* out = task.sequence->out.row((task.row_begin + r) / rows.group) +
+                 HeadOf(task, rows, r) * rows.head_dim;
+    const float* mix = total.mix + r * rows.stride;
+    // A row that sees nothing has a sum of 0 and a mix of zeros.
+    const float divisor = total.sum[r] == 0.0f ? 1.0f : total.sum[r];
+    for (int64_t i = 0; i < rows.head_dim; ++i) out[i] = mix[i] / divisor;
+  }
+}
+
+template <class T>
+void AttendTyped(const AttentionTask& task, float* floats) {
+  const Rows rows = RowsOf(task);
+  const Scratch scratch(floats, rows.head_dim);
+  std::fill_n(scratch.zeros, rows.stride, 0.0f);
+  ScaleQueries(task, rows, scratch.q);
+  if (task.partials != nullptr) {
+    float* partial = task.partials;
+    for (int64_t b = task.block_begin; b < task.block_end; ++b) {
+      AttendBlock<T>(task, rows, b, scratch, Partial(partial));
+      partial += PartialFloats(rows.head_dim);
+    }
+    return;
+  }
+  const Partial total(scratch.total);
+  ClearPartial(rows, total);
+  for (int64_t b = task.block_begin; b < task.block_end; ++b) {
+    const Partial block(scratch.block);
+    AttendBlock<T>(task, rows, b, scratch, block);
+    JoinBlock(rows, block, total);
+  }
+  WriteOutputs(task, rows, total);
+}
+
+void Attend(const AttentionTask& task, float* scratch) {
+  if (task.sequence->kv.dtype == DType::kF32) {
+    AttendTyped<float>(task, scratch);
+  } else {
+    AttendTyped<BF16>(task, scratch);
+  }
+}
+
+void Join(const AttentionTask& task, float* floats) {
+  const Rows rows = RowsOf(task);
+  const Partial total(Scratch(floats, rows.head_dim).total);
+  ClearPartial(rows, total);
+  float* partial = task.partials;
+  for (int64_t b = task.block_begin; b < task.block_end; ++b) {
+    JoinBlock(rows, Partial(partial), total);
+    partial += PartialFloats(rows.head_dim);
+  }
+  WriteOutputs(task, rows, total);
+}
+
+}  // namespace
+
+AttentionKernels AttentionRow(const char* name, Isa isa) {
+  return {name, isa, &Scratch::Floats, &Attend, &Join};
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include "kernels/elementwise/simd_rows.h"
+
+namespace nibble {
+
+absl::Span<const AttentionKernels> AttentionTable() {
+  static const AttentionKernels kTable[] = {
+      {"scalar", Isa::kScalar, &reference::AttendScratchFloats,
+       &reference::Attend, nullptr},
+      NIBBLE_SIMD_ROWS(AttentionRow)};
+  return kTable;
+}
+
+}  // namespace nibble
+#endif  // HWY_ONCE

@@ -1,0 +1,212 @@
+#include "kernels/attention/attention_testing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/elementwise/kernel_testing.h"
+#include "tensor/bf16.h"
+
+namespace nibble {
+
+PagedCache::PagedCache(const KvView& shape, int64_t tokens) : view_(shape) {
+  const int64_t pages = (tokens + shape.page_tokens - 1) / shape.page_tokens;
+  const int64_t bytes = KvPageBytes(shape);
+  // Bytes of ones are NaNs in both dtypes.
+  storage_.assign(static_cast<size_t>(2 * pages * bytes), std::byte{0xFF});
+  std::vector<int64_t> places(static_cast<size_t>(2 * pages));
+  std::iota(places.begin(), places.end(), 0);
+  std::shuffle(places.begin(), places.end(), std::mt19937(7));
+  for (int64_t i = 0; i < pages; ++i) {
+    key_pages_.push_back(storage_.data() + places[2 * i] * bytes);
+    value_pages_.push_back(storage_.data() + places[2 * i + 1] * bytes);
+  }
+  view_.key_pages = key_pages_;
+  view_.value_pages = value_pages_;
+}
+
+Problem::Problem(const Size& size) : size_(size) {
+  NormalNumbers normal(static_cast<uint32_t>(
+      size.heads * 1000 + size.head_dim * 10 + size.tokens + size.first));
+  queries_ = normal.Vector(size.tokens * q_width());
+  // A few keys more than the causal ones, for full attention.
+  const int64_t stored = std::max<int64_t>(size.first + size.tokens, 300);
+  keys_ = normal.Vector(stored * kv_width());
+  values_ = normal.Vector(stored * kv_width());
+  if (size.dtype == DType::kBF16) {
+    for (float& v : keys_) v = ToFloat(ToBF16(v));
+    for (float& v : values_) v = ToFloat(ToBF16(v));
+  }
+}
+
+void Problem::ScaleQueries(float factor) {
+  for (float& q : queries_) q *= factor;
+}
+
+void Problem::SetQuery(int64_t token, int64_t index, float value) {
+  queries_[token * q_width() + index] = value;
+}
+
+void Problem::PoisonToken(int64_t position, float value) {
+  for (int64_t head = 0; head < size_.kv_heads; ++head) {
+    for (int64_t i = 0; i < size_.head_dim; ++i) {
+      const int64_t at = position * kv_width() + head * size_.head_dim + i;
+      values_[at] = value;
+    }
+  }
+}
+
+AttentionParams Problem::ParamsOf(const Options& options) const {
+  AttentionParams params;
+  params.heads = size_.heads;
+  params.scale = 1.0f / std::sqrt(static_cast<float>(size_.head_dim));
+  params.causal = options.causal;
+  params.window = options.window;
+  params.alibi_slopes =
+      options.slopes.empty() ? nullptr : options.slopes.data();
+  return params;
+}
+
+namespace {
+
+KvView ShapeOf(const Problem::Size& size) {
+  return {size.dtype, size.kv_heads, size.head_dim, size.page_tokens, {}, {}};
+}
+
+int64_t LengthOf(const Problem& problem, const Problem::Options& options) {
+  return options.kv_length > 0 ? options.kv_length
+                               : problem.size().first + problem.size().tokens;
+}
+
+}  // namespace
+
+std::vector<float> Problem::Run(const Options& options,
+                                ThreadPool& pool) const {
+  return RunBatch({this}, options, pool)[0];
+}
+
+std::vector<std::vector<float>> RunBatch(
+    const std::vector<const Problem*>& batch, const Problem::Options& options,
+    ThreadPool& pool) {
+  std::vector<PagedCache> caches;
+  caches.reserve(batch.size());
+  std::vector<std::vector<float>> outputs(batch.size());
+  std::vector<AttentionSequence> sequences;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const Problem& p = *batch[i];
+    const int64_t length = LengthOf(p, options);
+    caches.emplace_back(ShapeOf(p.size_), length);
+    const KvView& kv = caches.back().view();
+    StoreKv({p.keys_.data(), length, p.kv_width()},
+            {p.values_.data(), length, p.kv_width()}, 0, kv);
+    outputs[i].assign(p.queries_.size(), -1.0f);
+    sequences.push_back({{p.queries_.data(), p.size_.tokens, p.q_width()},
+                         {outputs[i].data(), p.size_.tokens, p.q_width()},
+                         p.size_.first,
+                         length,
+                         kv});
+  }
+  Attention(sequences, batch[0]->ParamsOf(options), pool);
+  return outputs;
+}
+
+std::vector<float> Problem::RunInChunks(const Options& options, int64_t chunk,
+                                        ThreadPool& pool) const {
+  const PagedCache cache(ShapeOf(size_), size_.first + size_.tokens);
+  const auto rows = [&](const std::vector<float>& all, int64_t first,
+                        int64_t count) {
+    return MatrixView<const float>(all.data() + first * kv_width(), count,
+                                   kv_width());
+  };
+  StoreKv(rows(keys_, 0, size_.first), rows(values_, 0, size_.first), 0,
+          cache.view());
+  std::vector<float> out(queries_.size(), -1.0f);
+  for (int64_t t = 0; t < size_.tokens; t += chunk) {
+    const int64_t count = std::min(chunk, size_.tokens - t);
+    const int64_t first = size_.first + t;
+    StoreKv(rows(keys_, first, count), rows(values_, first, count), first,
+            cache.view());
+    const AttentionSequence part{
+        {queries_.data() + t * q_width(), count, q_width()},
+        {out.data() + t * q_width(), count, q_width()},
+        first,
+        first + count,
+        cache.view()};
+    Attention({&part, 1}, ParamsOf(options), pool);
+  }
+  return out;
+}
+
+Expected Problem::Expect(const Options& options) const {
+  const AttentionParams params = ParamsOf(options);
+  const int64_t group = size_.heads / size_.kv_heads;
+  const int64_t dim = size_.head_dim;
+  const double unit = 0x1p-24;
+  Expected expected;
+  for (int64_t row = 0; row < size_.tokens * size_.heads; ++row) {
+    const int64_t head = row % size_.heads;
+    const int64_t position = size_.first + row / size_.heads;
+    const int64_t end =
+        options.causal ? position + 1 : LengthOf(*this, options);
+    const int64_t begin =
+        options.window > 0 ? std::max<int64_t>(0, position - options.window + 1)
+                           : 0;
+    const float* q = queries_.data() + row * dim;
+    std::vector<double> scores;
+    // Rounding of a score: the chain of head_dim products, the scaling of q,
+    // the bias. Then exp, whose argument is the difference from the maximum.
+    double score_error = 0.0;
+    double max = -std::numeric_limits<double>::infinity();
+    for (int64_t j = begin; j < end; ++j) {
+      const float* k = keys_.data() + j * kv_width() + head / group * dim;
+      double dot = 0.0, magnitude = 0.0;
+      for (int64_t i = 0; i < dim; ++i) {
+        dot += double{q[i]} * k[i];
+        magnitude += std::fabs(double{q[i]} * k[i]);
+      }
+      const double bias =
+          options.slopes.empty() ? 0.0 : options.slopes[head] * (j - position);
+      scores.push_back(params.scale * dot + bias);
+      max = std::max(max, scores.back());
+      score_error = std::max(
+          score_error,
+          unit * ((dim + 4) * params.scale * magnitude + 4 * std::fabs(bias)));
+    }
+    double sum = 0.0;
+    std::vector<double> mix(dim, 0.0), spread(dim, 0.0);
+    for (int64_t j = begin; j < end; ++j) {
+      const double weight = std::exp(scores[j - begin] - max);
+      const float* v = values_.data() + j * kv_width() + head / group * dim;
+      sum += weight;
+      for (int64_t i = 0; i < dim; ++i) {
+        mix[i] += weight * v[i];
+        spread[i] += weight * std::fabs(v[i]);
+      }
+    }
+    // A weight is off by a factor of at most exp(+-2 score_error) and two ulp
+    // of exp; each sum rounds once per key of a block and per block.
+    const double relative =
+        std::expm1(std::min(2.0 * score_error, 50.0)) * 2.0 +
+        unit * (2.0 * std::min<int64_t>(end - begin, 256) +
+                4.0 * ((end - begin) / 256.0 + 4.0));
+    for (int64_t i = 0; i < dim; ++i) {
+      const double scale = sum == 0.0 ? 0.0 : 1.0 / sum;
+      expected.values.push_back(static_cast<float>(mix[i] * scale));
+      expected.tolerance.push_back(static_cast<float>(
+          std::min(relative, 1e30) * spread[i] * scale + 1e-37));
+    }
+  }
+  return expected;
+}
+
+std::string Problem::Describe() const {
+  return absl::StrCat(size_.heads, " heads, ", size_.kv_heads,
+                      " kv heads, dim ", size_.head_dim, ", ",
+                      DTypeName(size_.dtype), ", ", size_.tokens,
+                      " queries at ", size_.first);
+}
+
+}  // namespace nibble
