@@ -18,10 +18,10 @@
 namespace nibble {
 namespace {
 
-using testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::StatusIs;
 
 ConfigReader Reader(const std::string& text) {
   absl::StatusOr<ConfigReader> reader = ConfigReader::Parse(text, "c.json");
@@ -84,7 +84,8 @@ TEST(ConfigReaderTest, RejectsZeroNegativeHugeAndFractions) {
   EXPECT_THAT(IntError("2.5"), HasSubstr("is 2.5"));
   EXPECT_THAT(IntError("8.0"), HasSubstr("is 8.0"));
   EXPECT_THAT(IntError("1e30"), HasSubstr("is 1e+30"));
-  EXPECT_THAT(IntError("9223372036854775808"), HasSubstr("9223372036854775808"));
+  EXPECT_THAT(IntError("9223372036854775808"),
+              HasSubstr("9223372036854775808"));
   EXPECT_THAT(IntError("18446744073709551617"), HasSubstr("1.844"));
   EXPECT_THAT(IntError("-9223372036854775809"), HasSubstr("-9.2233"));
 }
@@ -101,9 +102,8 @@ TEST(ConfigReaderTest, RejectsFloatOutOfRange) {
         ConfigReader::Parse(absl::StrCat("{\"eps\": ", value, "}"), "c.json");
     if (!parsed.ok()) continue;  // 1e400 does not parse
     EXPECT_EQ(parsed->FloatOr("eps", 0.25, {0.0, 1.0}), 0.25) << value;
-    EXPECT_THAT(parsed->status(),
-                StatusIs(absl::StatusCode::kInvalidArgument,
-                         HasSubstr("a number from 0 to 1")))
+    EXPECT_THAT(parsed->status(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           HasSubstr("a number from 0 to 1")))
         << value;
   }
 }
@@ -143,9 +143,9 @@ TEST(ConfigReaderTest, LongValuesAreCutInMessages) {
 TEST(ConfigReaderTest, RejectsTextThatIsNotAnObject) {
   for (const char* text : {"", "{", "[1]", "3", "{\"a\": 1} x", "{\"a\": NaN}",
                            "{\"a\": \"\xff\"}"}) {
-    EXPECT_THAT(ConfigReader::Parse(text, "c.json"),
-                StatusIs(absl::StatusCode::kInvalidArgument,
-                         HasSubstr("c.json")))
+    EXPECT_THAT(
+        ConfigReader::Parse(text, "c.json"),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("c.json")))
         << text;
   }
 }

@@ -32,14 +32,14 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::IsOk;
-using testing::StatusIs;
-using testing::TinyModelOptions;
-using testing::WriteText;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::IsOk;
+using testing::StatusIs;
+using testing::TinyModelOptions;
+using testing::WriteText;
 
 class RegistryTest : public ::testing::Test {
  protected:
@@ -135,22 +135,23 @@ TEST_F(RegistryTest, RejectsBrokenGenerationConfig) {
 TEST_F(RegistryTest, RejectsUnknownArchitectureAndListsThoseItKnows) {
   WriteModel();
   TinyModelOptions options;
-  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+  for (const auto& [from, to] :
+       std::vector<std::pair<std::string, std::string>>{
            {"\"llama\"", "\"mamba\""},
            {"LlamaForCausalLM", "LlamaForSequenceClassification"},
            {"\"llama\"", "\"mistral\""},
            {"\"llama\"", "7"},
            {"[\"LlamaForCausalLM\"]", "[1]"}}) {
-    WriteText(dir_ + "/config.json",
-              absl::StrReplaceAll(testing::TinyLlamaConfig(options),
-                                  {{from, to}}));
+    WriteText(
+        dir_ + "/config.json",
+        absl::StrReplaceAll(testing::TinyLlamaConfig(options), {{from, to}}));
     const absl::Status status = OpenError();
     EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
                                  HasSubstr("config.json")));
     if (to == "7" || to == "[1]") continue;
-    EXPECT_THAT(std::string(status.message()),
-                AllOf(HasSubstr("llama, mistral, qwen2"),
-                      HasSubstr("not supported")));
+    EXPECT_THAT(
+        std::string(status.message()),
+        AllOf(HasSubstr("llama, mistral, qwen2"), HasSubstr("not supported")));
   }
   WriteText(dir_ + "/config.json", "{}");
   EXPECT_THAT(OpenError(), StatusIs(absl::StatusCode::kInvalidArgument,
@@ -183,9 +184,9 @@ TEST_F(RegistryTest, RejectsMissingTensorByName) {
     NamedTensor* up = FindTensor(tensors, kUp);
     tensors.erase(tensors.begin() + (up - tensors.data()));
   });
-  EXPECT_THAT(OpenError(), StatusIs(absl::StatusCode::kNotFound,
-                                    AllOf(HasSubstr("model.safetensors"),
-                                          HasSubstr(kUp))));
+  EXPECT_THAT(OpenError(),
+              StatusIs(absl::StatusCode::kNotFound,
+                       AllOf(HasSubstr("model.safetensors"), HasSubstr(kUp))));
 }
 
 TEST_F(RegistryTest, RejectsMissingHeadWhenNotTied) {
@@ -223,10 +224,9 @@ TEST_F(RegistryTest, RejectsWrongShapeAndSaysWhatIsExpected) {
   RewriteTensors([](std::vector<NamedTensor>& tensors) {
     FindTensor(tensors, kUp)->view.shape = Shape({32, 48});
   });
-  EXPECT_THAT(OpenError(),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       AllOf(HasSubstr(kUp), HasSubstr("[32, 48]"),
-                             HasSubstr("[48, 32]"))));
+  EXPECT_THAT(OpenError(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                    AllOf(HasSubstr(kUp), HasSubstr("[32, 48]"),
+                                          HasSubstr("[48, 32]"))));
 }
 
 TEST_F(RegistryTest, RejectsWrongDtypeByName) {
@@ -242,8 +242,8 @@ TEST_F(RegistryTest, RejectsTensorsThatTheModelDoesNotHave) {
   WriteModel();
   const std::vector<float> bias(48);
   RewriteTensors([&](std::vector<NamedTensor>& tensors) {
-    tensors.push_back({"model.layers.0.mlp.up_proj.bias",
-                       MakeTensorView<float>(bias, {48})});
+    tensors.push_back(
+        {"model.layers.0.mlp.up_proj.bias", MakeTensorView<float>(bias, {48})});
   });
   EXPECT_THAT(OpenError(),
               StatusIs(absl::StatusCode::kInvalidArgument,
@@ -314,8 +314,8 @@ TEST(RegistrySharedDataTest, OpensEveryLlamaFamilyVariant) {
 TEST(RegistrySharedDataTest, RefusesQuantizedFoldersByName) {
   const auto gptq = testing::SharedDataPath("quantized/tolstoy-llama-gptq-g32");
   if (!gptq) GTEST_SKIP() << "shared data is not beside the checkout";
-  EXPECT_THAT(OpenCheckpoint(*gptq), StatusIs(absl::StatusCode::kUnimplemented,
-                                              HasSubstr("gptq")));
+  EXPECT_THAT(OpenCheckpoint(*gptq),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("gptq")));
 }
 
 }  // namespace

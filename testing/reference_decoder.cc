@@ -36,8 +36,8 @@ double Apply(Activation activation, double x) {
       return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
     case Activation::kGeluTanh:
       return 0.5 * x *
-             (1.0 + std::tanh(std::sqrt(2.0 / kPi) *
-                              (x + 0.044715 * x * x * x)));
+             (1.0 +
+              std::tanh(std::sqrt(2.0 / kPi) * (x + 0.044715 * x * x * x)));
     case Activation::kQuickGelu:
       return x / (1.0 + std::exp(-1.702 * x));
   }
@@ -61,8 +61,8 @@ Vector Frequencies(const DecoderConfig& config, int64_t length) {
   double theta = rope.theta;
   if (scaling.type == RopeScaling::kDynamic) {
     const double longest = std::max(static_cast<double>(length), trained);
-    theta *= std::pow(factor * longest / trained - (factor - 1.0),
-                      d / (d - 2.0));
+    theta *=
+        std::pow(factor * longest / trained - (factor - 1.0), d / (d - 2.0));
   }
   const double original =
       scaling.original_max_positions > 0
@@ -77,9 +77,8 @@ Vector Frequencies(const DecoderConfig& config, int64_t length) {
       if (turns < scaling.low_freq_factor) {
         f /= factor;
       } else if (turns <= scaling.high_freq_factor) {
-        const double t =
-            (turns - scaling.low_freq_factor) /
-            (scaling.high_freq_factor - scaling.low_freq_factor);
+        const double t = (turns - scaling.low_freq_factor) /
+                         (scaling.high_freq_factor - scaling.low_freq_factor);
         f = (1.0 - t) * f / factor + t * f;
       }
     }
@@ -190,10 +189,10 @@ class Model {
     int64_t power = 1;
     while (power * 2 <= c_.heads) power *= 2;
     const double exponent =
-        head < power ? 8.0 * static_cast<double>(head + 1) /
-                           static_cast<double>(power)
-                     : 4.0 * static_cast<double>(2 * (head - power) + 1) /
-                           static_cast<double>(power);
+        head < power
+            ? 8.0 * static_cast<double>(head + 1) / static_cast<double>(power)
+            : 4.0 * static_cast<double>(2 * (head - power) + 1) /
+                  static_cast<double>(power);
     return std::pow(2.0, -exponent) * c_.alibi_scale;
   }
 
@@ -205,7 +204,8 @@ class Model {
     const double* q = &qkv[t][static_cast<size_t>(head * hd)];
     const int64_t window = c_.windows[static_cast<size_t>(layer)];
     const int64_t i = static_cast<int64_t>(t);
-    const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, i - window + 1);
+    const int64_t first =
+        window == 0 ? 0 : std::max<int64_t>(0, i - window + 1);
     Vector scores;
     double top = -HUGE_VAL;
     for (int64_t j = first; j <= i; ++j) {
@@ -221,8 +221,8 @@ class Model {
     for (double& score : scores) sum += (score = std::exp(score - top));
     for (int64_t j = first; j <= i; ++j) {
       const double* v =
-          &qkv[static_cast<size_t>(j)][static_cast<size_t>(
-              c_.q_dim() + c_.kv_dim() + kv_head * hd)];
+          &qkv[static_cast<size_t>(j)]
+              [static_cast<size_t>(c_.q_dim() + c_.kv_dim() + kv_head * hd)];
       const double p = scores[static_cast<size_t>(j - first)] / sum;
       for (int64_t d = 0; d < hd; ++d) {
         out[static_cast<size_t>(head * hd + d)] += p * v[d];

@@ -54,21 +54,21 @@ class TensorSet {
       Array<float> copy(values.size());
       std::copy(values.begin(), values.end(), copy.begin());
       f32_.push_back(std::move(copy));
-      tensors_.push_back({name, MakeTensorView<float>(
-                                    f32_.back().span(), shape)});
+      tensors_.push_back(
+          {name, MakeTensorView<float>(f32_.back().span(), shape)});
     } else if (dtype_ == DType::kBF16) {
       Array<BF16> narrow(values.size());
       F32ToBF16(values, narrow.span());
       bf16_.push_back(std::move(narrow));
-      tensors_.push_back({name, MakeTensorView<BF16>(
-                                    bf16_.back().span(), shape)});
+      tensors_.push_back(
+          {name, MakeTensorView<BF16>(bf16_.back().span(), shape)});
     } else {
       CHECK(dtype_ == DType::kF16) << DTypeName(dtype_);
       Array<F16> narrow(values.size());
       F32ToF16(values, narrow.span());
       f16_.push_back(std::move(narrow));
-      tensors_.push_back({name, MakeTensorView<F16>(
-                                    f16_.back().span(), shape)});
+      tensors_.push_back(
+          {name, MakeTensorView<F16>(f16_.back().span(), shape)});
     }
   }
 
@@ -88,8 +88,7 @@ void AddLayer(const TinyModelOptions& options, int64_t layer,
   const std::string mlp = prefix + "mlp.";
   const int64_t q_dim = options.heads * options.head_dim;
   const int64_t kv_dim = options.kv_heads * options.head_dim;
-  const bool qkv_bias =
-      options.attention_bias || options.model_type == "qwen2";
+  const bool qkv_bias = options.attention_bias || options.model_type == "qwen2";
   tensors.Norm(prefix + "input_layernorm.weight", options.hidden);
   tensors.Linear(attention + "q_proj", q_dim, options.hidden, qkv_bias);
   tensors.Linear(attention + "k_proj", kv_dim, options.hidden, qkv_bias);

@@ -23,13 +23,13 @@
 namespace nibble {
 namespace {
 
-using testing::IsOk;
-using testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::IsOk;
+using testing::StatusIs;
 
 // Names without data.
 class NamesOnly : public TensorSource {
@@ -113,9 +113,9 @@ TEST(LlamaTest, DefaultsAreThoseOfTheConfigurationClass) {
 }
 
 TEST(LlamaTest, ReadsWhatIsGiven) {
-  const DecoderConfig config = Config(
-      ReadLlama,
-      R"("num_key_value_heads": 2, "head_dim": 24, "rms_norm_eps": 1e-2,
+  const DecoderConfig config =
+      Config(ReadLlama,
+             R"("num_key_value_heads": 2, "head_dim": 24, "rms_norm_eps": 1e-2,
          "rope_theta": 500000.0, "hidden_act": "gelu_pytorch_tanh",
          "attention_bias": true, "mlp_bias": true, "bos_token_id": null,
          "eos_token_id": [5, 6, 7], "tie_word_embeddings": true)");
@@ -174,19 +174,17 @@ TEST(MistralTest, WindowDefaultsTo4096AndNullMeansNone) {
   EXPECT_THAT(Config(ReadMistral, R"("num_key_value_heads": 2)").windows,
               Each(4096));
   EXPECT_THAT(
-      Config(ReadMistral,
-             R"("num_key_value_heads": 2, "sliding_window": null)")
+      Config(ReadMistral, R"("num_key_value_heads": 2, "sliding_window": null)")
           .windows,
       Each(0));
-  EXPECT_THAT(Config(ReadMistral,
-                     R"("num_key_value_heads": 2, "sliding_window": 64)")
-                  .windows,
-              Each(64));
+  EXPECT_THAT(
+      Config(ReadMistral, R"("num_key_value_heads": 2, "sliding_window": 64)")
+          .windows,
+      Each(64));
 }
 
 TEST(Qwen2Test, HasBiasOnQkvOnly) {
-  const DecoderConfig config =
-      Config(ReadQwen2, R"("num_key_value_heads": 2)");
+  const DecoderConfig config = Config(ReadQwen2, R"("num_key_value_heads": 2)");
   EXPECT_TRUE(config.qkv_bias);
   EXPECT_FALSE(config.output_bias || config.mlp_bias);
   EXPECT_FALSE(config.bos_id.has_value());
@@ -204,13 +202,12 @@ TEST(Qwen2Test, WindowAppliesToLaterLayersAndOnlyWhenUsed) {
 }
 
 TEST(Qwen2Test, LayerTypesDecideWhereTheyAreGiven) {
-  EXPECT_THAT(
-      Config(ReadQwen2,
-             R"("num_key_value_heads": 2, "sliding_window": 32,
+  EXPECT_THAT(Config(ReadQwen2,
+                     R"("num_key_value_heads": 2, "sliding_window": 32,
                 "layer_types": ["sliding_attention", "full_attention",
                                 "sliding_attention"])")
-          .windows,
-      ElementsAre(32, 0, 32));
+                  .windows,
+              ElementsAre(32, 0, 32));
   EXPECT_THAT(ErrorWith(R"("num_key_value_heads": 2,
                            "layer_types": ["full_attention"])",
                         ReadQwen2),
@@ -246,20 +243,20 @@ TEST(RopeConfigTest, NestedThetaWinsAndFlatThetaFillsIn) {
 }
 
 TEST(RopeConfigTest, ReadsDynamicLlama3AndYarn) {
-  const DecoderConfig dynamic =
-      Config(ReadLlama, R"("rope_scaling": {"type": "dynamic", "factor": 2.0})");
+  const DecoderConfig dynamic = Config(
+      ReadLlama, R"("rope_scaling": {"type": "dynamic", "factor": 2.0})");
   EXPECT_EQ(dynamic.rope.scaling.type, RopeScaling::kDynamic);
   EXPECT_EQ(dynamic.rope.max_positions, 512);
-  const DecoderConfig llama3 = Config(
-      ReadLlama,
-      R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+  const DecoderConfig llama3 =
+      Config(ReadLlama,
+             R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0,
           "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64})");
   EXPECT_EQ(llama3.rope.scaling.type, RopeScaling::kLlama3);
   EXPECT_EQ(llama3.rope.scaling.original_max_positions, 64);
-  const DecoderConfig yarn = Config(
-      ReadLlama,
-      R"("rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": 16,
+  const DecoderConfig yarn =
+      Config(ReadLlama,
+             R"("rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": 16,
           "original_max_position_embeddings": 128})");
   EXPECT_EQ(yarn.rope.scaling.type, RopeScaling::kYarn);
   EXPECT_EQ(yarn.rope.scaling.beta_fast, 16.0f);
@@ -322,11 +319,10 @@ TEST(HostileConfigTest, RejectsSizesThatAreNotSensibleIntegers) {
   for (const char* value :
        {"0", "-1", "2.5", "64.0", "\"64\"", "1e9", "9223372036854775807",
         "99999999999999999999", "true", "[64]", "{}"}) {
-    for (const char* pair : {"\"vocab_size\": 320", "\"hidden_size\": 64",
-                             "\"intermediate_size\": 128",
-                             "\"num_hidden_layers\": 3",
-                             "\"num_attention_heads\": 4",
-                             "\"max_position_embeddings\": 512"}) {
+    for (const char* pair :
+         {"\"vocab_size\": 320", "\"hidden_size\": 64",
+          "\"intermediate_size\": 128", "\"num_hidden_layers\": 3",
+          "\"num_attention_heads\": 4", "\"max_position_embeddings\": 512"}) {
       const std::string key =
           std::string(pair).substr(0, std::string(pair).find(':'));
       EXPECT_THAT(ErrorWhen(pair, absl::StrCat(key, ": ", value)),
@@ -335,17 +331,17 @@ TEST(HostileConfigTest, RejectsSizesThatAreNotSensibleIntegers) {
     }
     EXPECT_THAT(ErrorWith(absl::StrCat("\"num_key_value_heads\": ", value)),
                 HasSubstr("num_key_value_heads"));
-    EXPECT_THAT(ErrorWith(absl::StrCat(
-                    "\"head_dim\": ",
-                    std::string(value) == "64" ? "0" : value)),
-                HasSubstr("head_dim"));
+    EXPECT_THAT(
+        ErrorWith(absl::StrCat("\"head_dim\": ",
+                               std::string(value) == "64" ? "0" : value)),
+        HasSubstr("head_dim"));
   }
 }
 
 TEST(HostileConfigTest, RejectsHeadsThatDoNotDivide) {
-  EXPECT_THAT(ErrorWhen("\"num_attention_heads\": 4",
-                        "\"num_attention_heads\": 5"),
-              HasSubstr("does not divide hidden_size 64"));
+  EXPECT_THAT(
+      ErrorWhen("\"num_attention_heads\": 4", "\"num_attention_heads\": 5"),
+      HasSubstr("does not divide hidden_size 64"));
   EXPECT_THAT(ErrorWith("\"num_key_value_heads\": 3"),
               HasSubstr("do not divide among 3"));
   EXPECT_THAT(ErrorWith("\"num_key_value_heads\": 8"),
@@ -357,16 +353,16 @@ TEST(HostileConfigTest, RejectsOddHeadDimensionUnderRotary) {
 }
 
 TEST(HostileConfigTest, RejectsUnknownActivationAndListsThoseItKnows) {
-  EXPECT_THAT(ErrorWith("\"hidden_act\": \"relu6\""),
-              AllOf(HasSubstr("relu6"), HasSubstr("gelu_new"),
-                    HasSubstr("silu")));
+  EXPECT_THAT(
+      ErrorWith("\"hidden_act\": \"relu6\""),
+      AllOf(HasSubstr("relu6"), HasSubstr("gelu_new"), HasSubstr("silu")));
   EXPECT_THAT(ErrorWith("\"hidden_act\": 3"), HasSubstr("hidden_act"));
 }
 
 TEST(HostileConfigTest, RejectsEpsilonOutOfRange) {
   for (const char* value : {"0", "-1e-5", "2", "\"1e-5\"", "null1"}) {
-    const auto model = Read(
-        ReadLlama, absl::StrCat(kBase, ", \"rms_norm_eps\": ", value));
+    const auto model =
+        Read(ReadLlama, absl::StrCat(kBase, ", \"rms_norm_eps\": ", value));
     EXPECT_THAT(model, StatusIs(absl::StatusCode::kInvalidArgument,
                                 HasSubstr("config.json")))
         << value;
