@@ -32,10 +32,14 @@ bool IsCancelled(const GenerateOptions& options) {
 // Turns tokens into text, looks for stop strings, and shows what is certain.
 class TextOutput {
  public:
-  TextOutput(const Tokenizer* tokenizer, StopMatcher matcher,
-             const TextCallback& on_text, std::string& text)
+  // The text goes on from that of `prompt`: a space in front is kept.
+  TextOutput(const Tokenizer* tokenizer, absl::Span<const int32_t> prompt,
+             StopMatcher matcher, const TextCallback& on_text,
+             std::string& text)
       : matcher_(std::move(matcher)), on_text_(on_text), text_(text) {
-    if (tokenizer != nullptr) stream_.emplace(*tokenizer);
+    if (tokenizer == nullptr) return;
+    stream_.emplace(*tokenizer);
+    for (int32_t token : prompt) stream_->Push(token);
   }
 
   // False: a stop string is complete, or the callback wants no more.
@@ -273,7 +277,7 @@ absl::StatusOr<Generation> Generate(Engine& engine,
   }
 
   Generation result;
-  TextOutput output(engine.tokenizer(), *std::move(matcher), on_text,
+  TextOutput output(engine.tokenizer(), prompt, *std::move(matcher), on_text,
                     result.text);
   Run run(engine, prompt, options, output, result);
   const absl::Time start = absl::Now();

@@ -75,8 +75,8 @@ struct Generation {
   // What the model chose, with the end-of-text token if that ended it, and
   // with the tokens of a stop string.
   std::vector<int32_t> token_ids;
-  // What was shown: without end-of-text token and stop string. Empty where the
-  // engine has no tokenizer.
+  // What was shown: the text that follows the prompt's, without end-of-text
+  // token and stop string. Empty where the engine has no tokenizer.
   std::string text;
   FinishReason finish_reason = FinishReason::kLength;
   bool cancelled = false;

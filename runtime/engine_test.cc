@@ -1,0 +1,414 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "testing/matchers.h"
+#include "testing/tiny_model.h"
+
+namespace nibble {
+namespace {
+
+using ::nibble::testing::IsOk;
+using ::nibble::testing::StatusIs;
+using ::nibble::testing::TinyModelOptions;
+using ::nibble::testing::WriteTinyLlama;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr int64_t kVocabulary = 97;
+
+std::string Folder(const std::string& name) {
+  return absl::StrCat(::testing::TempDir(), "/engine_", name);
+}
+
+EngineOptions Options(const std::string& folder) {
+  EngineOptions options;
+  options.model_path = folder;
+  options.threads = 1;
+  return options;
+}
+
+std::vector<int32_t> Tokens(int64_t count) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < count; ++i) {
+    tokens.push_back(
+        static_cast<int32_t>((i * i * 31 + i * 7 + 3) % kVocabulary));
+  }
+  return tokens;
+}
+
+using Rows = std::vector<std::vector<float>>;  // [tokens][vocabulary]
+
+// The logits of every token, read in one call.
+Rows AllLogits(Engine& engine, absl::Span<const int32_t> tokens) {
+  Rows rows;
+  auto sequence = engine.NewSequence();
+  EXPECT_THAT(sequence, IsOk());
+  EXPECT_THAT(engine.PrefillWithLogits(
+                  **sequence, tokens, 0,
+                  [&](int64_t first, MatrixView<const float> logits) {
+                    EXPECT_EQ(first, static_cast<int64_t>(rows.size()));
+                    for (int64_t i = 0; i < logits.rows; ++i) {
+                      rows.emplace_back(logits.row(i),
+                                        logits.row(i) + logits.cols);
+                    }
+                    return absl::OkStatus();
+                  }),
+              IsOk());
+  return rows;
+}
+
+// The same, read one by one.
+Rows DecodedLogits(Engine& engine, absl::Span<const int32_t> tokens) {
+  Rows rows;
+  auto sequence = engine.NewSequence();
+  EXPECT_THAT(sequence, IsOk());
+  for (int32_t token : tokens) {
+    rows.emplace_back(engine.vocabulary());
+    EXPECT_THAT(engine.Decode(**sequence, token, absl::MakeSpan(rows.back())),
+                IsOk());
+  }
+  return rows;
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new std::string(Folder("plain"));
+    ASSERT_THAT(WriteTinyLlama(*folder_, TinyModelOptions()), IsOk());
+  }
+  static void TearDownTestSuite() { delete folder_; }
+
+  void SetUp() override {
+    NIBBLE_ASSERT_OK_AND_ASSIGN(engine_, Engine::Open(Options(*folder_)));
+  }
+
+  static std::string* folder_;
+  std::unique_ptr<Engine> engine_;
+};
+
+std::string* EngineTest::folder_ = nullptr;
+
+TEST_F(EngineTest, TellsWhatWasOpened) {
+  EXPECT_EQ(engine_->path(), *folder_);
+  EXPECT_EQ(engine_->vocabulary(), kVocabulary);
+  EXPECT_EQ(engine_->context(), engine_->config().max_positions);
+  EXPECT_EQ(engine_->weights(), DType::kBF16);
+  EXPECT_EQ(engine_->tokenizer(), nullptr);
+  EXPECT_EQ(engine_->pool().threads(), 1);
+  EXPECT_GT(engine_->weight_bytes(), 0u);
+  EXPECT_GT(engine_->load_time(), absl::ZeroDuration());
+}
+
+struct Setting {
+  DType weights;
+  DType kv_cache;
+};
+
+class EngineEqualityTest : public ::testing::TestWithParam<Setting> {};
+
+TEST_P(EngineEqualityTest, ChunksThreadsAndSingleTokensGiveTheSameBits) {
+  const std::string folder = Folder("equality");
+  ASSERT_THAT(WriteTinyLlama(folder, TinyModelOptions()), IsOk());
+  const std::vector<int32_t> tokens = Tokens(100);
+  Rows expected;
+  for (int threads : {1, 2}) {
+    for (int64_t chunk : {1000, 1, 7, 64}) {
+      EngineOptions options = Options(folder);
+      options.threads = threads;
+      options.prefill_chunk = chunk;
+      options.weights = GetParam().weights;
+      options.kv_cache = GetParam().kv_cache;
+      NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+      const Rows rows = AllLogits(*engine, tokens);
+      ASSERT_EQ(rows.size(), tokens.size());
+      if (expected.empty()) expected = rows;
+      EXPECT_EQ(rows, expected) << threads << " threads, chunks of " << chunk;
+
+      NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+      std::vector<float> last(kVocabulary);
+      ASSERT_THAT(engine->Prefill(*sequence, tokens, absl::MakeSpan(last)),
+                  IsOk());
+      EXPECT_EQ(last, expected.back());
+      EXPECT_EQ(sequence->position(), 100);
+      if (chunk == 1000) {
+        EXPECT_EQ(DecodedLogits(*engine, tokens), expected);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, EngineEqualityTest,
+                         ::testing::Values(Setting{DType::kF32, DType::kF32},
+                                           Setting{DType::kF32, DType::kBF16},
+                                           Setting{DType::kBF16, DType::kF32},
+                                           Setting{DType::kBF16,
+                                                   DType::kBF16}));
+
+TEST_F(EngineTest, Bf16CacheRoundsKeysAndValues) {
+  EngineOptions options = Options(*folder_);
+  options.kv_cache = DType::kBF16;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto narrow, Engine::Open(options));
+  const std::vector<int32_t> tokens = Tokens(50);
+  const std::vector<float> a = AllLogits(*engine_, tokens).back();
+  const std::vector<float> b = AllLogits(*narrow, tokens).back();
+  EXPECT_NE(a, b);
+  EXPECT_EQ(2 * narrow->kv_pool().layout().block_bytes(),
+            engine_->kv_pool().layout().block_bytes());
+}
+
+TEST_F(EngineTest, LogitsFromATokenOnAreTheLastOnes) {
+  const std::vector<int32_t> tokens = Tokens(90);
+  const Rows all = AllLogits(*engine_, tokens);
+  for (int64_t first : {0, 1, 63, 64, 89}) {
+    NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+    int64_t next = first;
+    ASSERT_THAT(engine_->PrefillWithLogits(
+                    *sequence, tokens, first,
+                    [&](int64_t position, MatrixView<const float> logits) {
+                      EXPECT_EQ(position, next);
+                      for (int64_t i = 0; i < logits.rows; ++i) {
+                        const std::vector<float> row(
+                            logits.row(i), logits.row(i) + logits.cols);
+                        EXPECT_EQ(row, all[next++]);
+                      }
+                      return absl::OkStatus();
+                    }),
+                IsOk());
+    EXPECT_EQ(next, 90);
+  }
+}
+
+TEST_F(EngineTest, ErrorOfTheSinkEndsTheCall) {
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  EXPECT_THAT(
+      engine_->PrefillWithLogits(*sequence, Tokens(5), 0,
+                                 [](int64_t, MatrixView<const float>) {
+                                   return absl::DataLossError("disk full");
+                                 }),
+      StatusIs(absl::StatusCode::kDataLoss, HasSubstr("disk full")));
+}
+
+TEST_F(EngineTest, BatchGivesEachSequenceItsOwnLogits) {
+  const std::vector<int32_t> tokens = Tokens(80);
+  const absl::Span<const int32_t> all = tokens;
+  // Three texts of different lengths, two of them with a common past.
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto a, engine_->NewSequence());
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto b, engine_->NewSequence());
+  ASSERT_THAT(engine_->Prefill(*a, all.subspan(0, 70), {}), IsOk());
+  ASSERT_THAT(engine_->Prefill(*b, all.subspan(10, 3), {}), IsOk());
+  Sequence c = a->Fork();
+  Sequence* const sequences[] = {a.get(), b.get(), &c};
+  const int32_t next[] = {5, 6, 7};
+  std::vector<float> logits(3 * kVocabulary);
+  ASSERT_THAT(
+      engine_->DecodeBatch(sequences, next,
+                           MatrixView<float>(logits.data(), 3, kVocabulary)),
+      IsOk());
+  EXPECT_EQ(a->position(), 71);
+  EXPECT_EQ(b->position(), 4);
+
+  const auto expect_row = [&](int row, std::vector<int32_t> text) {
+    text.push_back(next[row]);
+    const std::vector<float> got(logits.begin() + row * kVocabulary,
+                                 logits.begin() + (row + 1) * kVocabulary);
+    EXPECT_EQ(got, AllLogits(*engine_, text).back()) << "row " << row;
+  };
+  expect_row(0, {tokens.begin(), tokens.begin() + 70});
+  expect_row(1, {tokens.begin() + 10, tokens.begin() + 13});
+  expect_row(2, {tokens.begin(), tokens.begin() + 70});
+}
+
+TEST_F(EngineTest, TruncatedSequenceForgets) {
+  const std::vector<int32_t> tokens = Tokens(80);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  ASSERT_THAT(engine_->Prefill(*sequence, tokens, {}), IsOk());
+  sequence->Truncate(30);
+  std::vector<float> logits(kVocabulary);
+  ASSERT_THAT(engine_->Decode(*sequence, 11, absl::MakeSpan(logits)), IsOk());
+  std::vector<int32_t> text(tokens.begin(), tokens.begin() + 30);
+  text.push_back(11);
+  EXPECT_EQ(logits, AllLogits(*engine_, text).back());
+}
+
+TEST_F(EngineTest, SequenceGivesItsMemoryBack) {
+  {
+    NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+    ASSERT_THAT(engine_->Prefill(*sequence, Tokens(70), {}), IsOk());
+    EXPECT_EQ(engine_->kv_pool().blocks_in_use(), 2);
+  }
+  EXPECT_EQ(engine_->kv_pool().blocks_in_use(), 0);
+}
+
+TEST_F(EngineTest, RejectsMoreTokensThanTheContext) {
+  const int64_t context = engine_->context();
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  EXPECT_THAT(engine_->Prefill(*sequence, Tokens(context + 1), {}),
+              StatusIs(kInvalid, AllOf(HasSubstr(absl::StrCat(context)),
+                                       HasSubstr("shorten the prompt"))));
+  EXPECT_EQ(sequence->position(), 0);
+  ASSERT_THAT(engine_->Prefill(*sequence, Tokens(context), {}), IsOk());
+  std::vector<float> logits(kVocabulary);
+  EXPECT_THAT(engine_->Decode(*sequence, 1, absl::MakeSpan(logits)),
+              StatusIs(kInvalid, HasSubstr("context")));
+  EXPECT_EQ(sequence->position(), context);
+}
+
+TEST_F(EngineTest, RejectsTokensOutsideTheVocabulary) {
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  for (int32_t bad : {-1, 97, 2147483647}) {
+    EXPECT_THAT(engine_->Prefill(*sequence, {1, 2, bad}, {}),
+                StatusIs(kInvalid, AllOf(HasSubstr("token 2"),
+                                         HasSubstr(absl::StrCat(bad)))));
+    std::vector<float> logits(kVocabulary);
+    EXPECT_THAT(engine_->Decode(*sequence, bad, absl::MakeSpan(logits)),
+                StatusIs(kInvalid, HasSubstr(absl::StrCat(bad))));
+  }
+  EXPECT_EQ(sequence->position(), 0);
+}
+
+TEST_F(EngineTest, RejectsAnEmptyPrompt) {
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  EXPECT_THAT(engine_->Prefill(*sequence, {}, {}),
+              StatusIs(kInvalid, HasSubstr("empty")));
+}
+
+TEST_F(EngineTest, RejectsLogitsOfTheWrongSize) {
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine_->NewSequence());
+  std::vector<float> logits(kVocabulary - 1);
+  EXPECT_THAT(engine_->Prefill(*sequence, {1}, absl::MakeSpan(logits)),
+              StatusIs(kInvalid, HasSubstr("logits")));
+  EXPECT_THAT(engine_->Decode(*sequence, 1, absl::MakeSpan(logits)),
+              StatusIs(kInvalid, HasSubstr("logits")));
+  EXPECT_EQ(sequence->position(), 0);
+}
+
+TEST_F(EngineTest, OneBadTokenOfABatchMovesNoSequence) {
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto a, engine_->NewSequence());
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto b, engine_->NewSequence());
+  Sequence* const sequences[] = {a.get(), b.get()};
+  const int32_t tokens[] = {1, -1};
+  std::vector<float> logits(2 * kVocabulary);
+  EXPECT_THAT(
+      engine_->DecodeBatch(sequences, tokens,
+                           MatrixView<float>(logits.data(), 2, kVocabulary)),
+      StatusIs(kInvalid, HasSubstr("-1")));
+  EXPECT_EQ(a->position(), 0);
+  EXPECT_EQ(b->position(), 0);
+}
+
+TEST_F(EngineTest, CancelledPrefillKeepsWhatWasRead) {
+  EngineOptions options = Options(*folder_);
+  options.prefill_chunk = 8;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  int asked = 0;
+  PrefillOptions prefill;
+  prefill.cancelled = [&] { return ++asked > 2; };
+  EXPECT_EQ(engine->Prefill(*sequence, Tokens(40), {}, prefill).code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(sequence->position(), 16);
+}
+
+TEST_F(EngineTest, ReportsProgressOfLoadingAndReading) {
+  std::vector<int64_t> done;
+  int64_t total = 0;
+  const ProgressCallback record = [&](int64_t now, int64_t all) {
+    done.push_back(now);
+    total = all;
+  };
+  EngineOptions options = Options(*folder_);
+  options.prefill_chunk = 16;
+  options.load_progress = record;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  ASSERT_FALSE(done.empty());
+  EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+  EXPECT_EQ(done.back(), total);
+
+  done.clear();
+  PrefillOptions prefill;
+  prefill.progress = record;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  ASSERT_THAT(engine->Prefill(*sequence, Tokens(40), {}, prefill), IsOk());
+  EXPECT_THAT(done, ::testing::ElementsAre(16, 32, 40));
+  EXPECT_EQ(total, 40);
+}
+
+TEST_F(EngineTest, RejectsOptionsOutOfRange) {
+  const auto error_of = [&](auto change) {
+    EngineOptions options = Options(*folder_);
+    change(options);
+    return Engine::Open(options).status();
+  };
+  EXPECT_THAT(error_of([](auto& o) { o.weights = DType::kI8; }),
+              StatusIs(kInvalid, HasSubstr("weights")));
+  EXPECT_THAT(error_of([](auto& o) { o.kv_cache = DType::kF16; }),
+              StatusIs(kInvalid, HasSubstr("kv_cache")));
+  EXPECT_THAT(error_of([](auto& o) { o.threads = -1; }),
+              StatusIs(kInvalid, HasSubstr("threads")));
+  EXPECT_THAT(error_of([](auto& o) { o.context = -1; }),
+              StatusIs(kInvalid, HasSubstr("context")));
+  EXPECT_THAT(error_of([](auto& o) { o.prefill_chunk = -1; }),
+              StatusIs(kInvalid, HasSubstr("prefill_chunk")));
+  EXPECT_THAT(error_of([](auto& o) {
+                o.weights = DType::kF32;
+                o.activations = Activations::kBF16;
+              }),
+              StatusIs(kInvalid, HasSubstr("activations")));
+}
+
+TEST_F(EngineTest, ContextMayBeShortenedAndNotStretched) {
+  EngineOptions options = Options(*folder_);
+  options.context = 10;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  EXPECT_EQ(engine->context(), 10);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  EXPECT_THAT(engine->Prefill(*sequence, Tokens(11), {}),
+              StatusIs(kInvalid, HasSubstr("context of 10")));
+  options.context = engine_->config().max_positions + 1;
+  EXPECT_THAT(Engine::Open(options), StatusIs(kInvalid, HasSubstr("context")));
+}
+
+TEST_F(EngineTest, DynamicRopeReachesBeyondTheTrainedPositions) {
+  const std::string folder = Folder("dynamic");
+  TinyModelOptions model;
+  model.max_positions = 32;
+  model.extra_config = R"("rope_scaling": {"type": "dynamic", "factor": 2.0})";
+  ASSERT_THAT(WriteTinyLlama(folder, model), IsOk());
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(Options(folder)));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  EXPECT_THAT(engine->Prefill(*sequence, Tokens(200), {}), IsOk());
+}
+
+TEST_F(EngineTest, CacheLargerThanTheMachineIsAnErrorThatSaysSo) {
+  const std::string folder = Folder("long");
+  TinyModelOptions model;
+  model.max_positions = int64_t{1} << 31;
+  model.kv_heads = 4;
+  ASSERT_THAT(WriteTinyLlama(folder, model), IsOk());
+  EngineOptions options = Options(folder);
+  options.context = model.max_positions;  // 2^31 tokens of 512 bytes: 1.1 TB
+  EXPECT_THAT(Engine::Open(options),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("context"), HasSubstr("GB"))));
+  options.context = 0;  // only what is used is taken
+  EXPECT_THAT(Engine::Open(options), IsOk());
+}
+
+TEST_F(EngineTest, MissingModelIsNamed) {
+  EXPECT_THAT(Engine::Open(Options(Folder("absent"))).status().message(),
+              HasSubstr("engine_absent"));
+}
+
+}  // namespace
+}  // namespace nibble
