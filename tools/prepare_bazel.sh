@@ -243,13 +243,19 @@ major_version() {
 
 # Prints the bazelrc; $3 is empty where sources come from their canonical URLs.
 write_bazelrc() {
-  local bazel=$1 shims=$2 sources=$3 repository
+  local bazel=$1 shims=$2 sources=$3 repository config
   printf '# Written by bazelw.\n'
   if [[ $(major_version "$bazel") -ge 7 ]]; then
     printf 'common --noenable_bzlmod --enable_workspace\n'
   else
-    # Its own lacks what newer build files select on.
+    # Its own lacks what newer build files select on. And protoc may be built as
+    # programs are, or else Protobuf compiles twice; not so where it would be
+    # sanitized, or might not run.
     override platforms "$shims/platforms"
+    printf 'build --nodistinct_host_configuration\n'
+    for config in sanitizer avx2 avx512 avx512_vnni amx; do
+      printf 'build:%s --distinct_host_configuration\n' "$config"
+    done
   fi
   if is_debian_bazel "$bazel"; then
     debian_rules_rc "$shims"
