@@ -3,7 +3,7 @@
 //   QuoteForMessage("a\nb")  // "'a\nb'" with the newline escaped
 //
 // Names in hostile files may hold control characters, invalid UTF-8 or
-// megabytes: the result is printable, one line, and at most 200 bytes or so.
+// megabytes: the result is one line of UTF-8 and at most 500 bytes.
 #ifndef NIBBLE_TENSOR_IO_ERROR_TEXT_H_
 #define NIBBLE_TENSOR_IO_ERROR_TEXT_H_
 

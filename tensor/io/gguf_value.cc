@@ -99,6 +99,15 @@ bool VisitNumber(GgufType type, const std::byte* at, Function function) {
   return false;
 }
 
+bool IsInteger(GgufType type) {
+  const std::byte zeros[8] = {};
+  bool integer = false;
+  VisitNumber(type, zeros, [&](auto value) {
+    integer = std::is_integral_v<decltype(value)>;
+  });
+  return integer;
+}
+
 // The integer at `at`, when it is one and fits Int.
 template <class Int>
 std::optional<Int> LoadInteger(GgufType type, const std::byte* at) {
@@ -242,7 +251,7 @@ std::optional<std::vector<int64_t>> GgufValue::AsInts() const {
   if (!IsArray()) return std::nullopt;
   std::vector<int64_t> values;
   const size_t stride = BytesOf(element_type_);
-  if (stride == 0) return std::nullopt;
+  if (!IsInteger(element_type_)) return std::nullopt;
   values.reserve(count_);
   for (size_t i = 0; i < count_; ++i) {
     const std::optional<int64_t> value =

@@ -240,6 +240,12 @@ bool HeaderHandler::end_array() {
 
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(
     absl::string_view path, absl::string_view json) {
+  // The parser takes a NUL for the end, and would not see what follows it.
+  if (const size_t nul = json.find('\0'); nul != json.npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": bad safetensors header: not valid JSON at byte ",
+                     nul + 1, ": NUL"));
+  }
   HeaderHandler handler;
   if (!nlohmann::json::sax_parse(json.begin(), json.end(), &handler)) {
     return absl::InvalidArgumentError(

@@ -112,6 +112,12 @@ bool IndexHandler::string(std::string& value) {
 
 absl::StatusOr<std::map<std::string, std::string>> ParseSafetensorsIndex(
     absl::string_view path, absl::string_view json) {
+  // The parser takes a NUL for the end, and would not see what follows it.
+  if (const size_t nul = json.find('\0'); nul != json.npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": bad index of shards: not valid JSON at byte ",
+                     nul + 1, ": NUL"));
+  }
   IndexHandler handler;
   if (!nlohmann::json::sax_parse(json.begin(), json.end(), &handler)) {
     return absl::InvalidArgumentError(

@@ -9,6 +9,7 @@
 #include "tensor/io/atomic_file.h"
 #include "tensor/io/error_text.h"
 #include "tensor/io/safetensors.h"
+#include "tensor/io/utf8.h"
 
 namespace nibble {
 namespace {
@@ -48,15 +49,11 @@ const char* FormatName(DType dtype) {
 // `text` as JSON, or InvalidArgument when it is not UTF-8.
 absl::StatusOr<std::string> JsonString(absl::string_view what,
                                        const std::string& text) {
-  std::string quoted = nlohmann::json(text).dump(
-      -1, ' ', false, nlohmann::json::error_handler_t::ignore);
-  // Bytes that are not UTF-8 were left out, so that the text differs.
-  const nlohmann::json back = nlohmann::json::parse(quoted, nullptr, false);
-  if (!back.is_string() || back.get_ref<const std::string&>() != text) {
+  if (!IsUtf8(text)) {
     return absl::InvalidArgumentError(
         absl::StrCat(what, " ", QuoteForMessage(text), " is not UTF-8"));
   }
-  return quoted;
+  return nlohmann::json(text).dump();
 }
 
 absl::Status CheckTensors(absl::Span<const NamedTensor> tensors) {
