@@ -9,6 +9,7 @@ Prints one line per violation and exits 1 where there is any. Checked are
   - //testing is used by testonly targets alone;
   - each header that a source includes belongs to a direct dependency of every
     target that holds the source;
+  - public libraries are named in docs/embedding.md;
   - no tracked text names a folder of somebody's machine, or a host that is not
     in HOSTS.
 """
@@ -46,6 +47,7 @@ HOSTS = {
 # Reserved for examples and tests (RFC 2606, RFC 6761).
 EXAMPLE_HOST = re.compile(r"(^|\.)(example(\.(com|org|net))?|localhost)$")
 
+EMBEDDING = "docs/embedding.md"
 ADDRESS = re.compile(r"\bhttps?://([A-Za-z0-9.-]+)")
 MACHINE_PATH = re.compile(r"(?<![\w.$})~-])/(?:work|root|home/\w+)/\w")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
@@ -55,7 +57,7 @@ TEXTS = SOURCES + (".bzl", ".bazel", ".BUILD", ".sh", ".py", ".md", ".proto",
                    ".bazelrc", ".txt")
 
 Target = collections.namedtuple(
-    "Target", "label package line testonly sources headers deps")
+    "Target", "label package line testonly public sources headers deps")
 
 
 def tracked_files(root):
@@ -127,6 +129,9 @@ def parse_targets(path, text):
             package=package,
             line="%s:%d" % (path, node.lineno),
             testonly=is_test,
+            public=(rule_name(node) == "cc_library" and
+                    "//visibility:public" in
+                    strings_in(values.get("visibility"))),
             sources=files("srcs"),
             headers=files("hdrs") + files("textual_hdrs"),
             deps=[absolute_label(d, package)
@@ -191,6 +196,16 @@ def check_includes(targets, includes):
                         where, target.label, min(owners[header]))
 
 
+def check_documented(targets, document):
+    """Public libraries stand in docs/embedding.md, which is `document`."""
+    for target in targets:
+        package, name = target.label.rsplit(":", 1)
+        short = package if package.endswith("/" + name) else target.label
+        if target.public and "@nibble%s`" % short not in document:
+            yield "%s: public, but docs/embedding.md lacks @nibble%s" % (
+                target.line, short)
+
+
 def line_of(text, position):
     return text.count("\n", 0, position) + 1
 
@@ -227,6 +242,8 @@ def check(root):
                               for m in INCLUDE.finditer(text)]
     yield from check_dependencies(targets)
     yield from check_includes(targets, includes)
+    if EMBEDDING in texts:
+        yield from check_documented(targets, texts[EMBEDDING])
     for path, text in texts.items():
         yield from check_text(path, text)
 

@@ -91,6 +91,15 @@ class CheckLayersTest(unittest.TestCase):
                 'cc_library(name = "l", testonly = True, '
                 'deps = ["//testing:matchers"])\n'}))
 
+    def test_rejects_undocumented_public_library(self):
+        build = ('cc_library(name = "%s", '
+                 'visibility = ["//visibility:public"])\n')
+        self.assert_one({
+            "docs/embedding.md": "`@nibble//tensor:view` `@nibble//tensor`\n",
+            "tensor/BUILD.bazel":
+                build % "view" + build % "tensor" + build % "vie",
+        }, "lacks @nibble//tensor:vie")
+
     def test_rejects_folder_of_one_machine(self):
         self.assert_one({"docs/a.md": "see /home/" "somebody/x\n"},
                         "docs/a.md:1")
