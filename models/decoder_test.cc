@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,6 +83,8 @@ struct GraphCase {
   std::string name;
   DecoderConfig config;
 };
+
+void PrintTo(const GraphCase& graph, std::ostream* out) { *out << graph.name; }
 
 DecoderConfig NeoxConfig() {
   DecoderConfig config = TinyDecoderConfig();
@@ -172,9 +175,9 @@ std::vector<GraphCase> GraphCases() {
 
 class DecoderGraphTest : public ::testing::TestWithParam<GraphCase> {};
 
-// The bound: logits here are below 16, a logit is a sum of 32 products after
-// about ten dependent roundings of the residual stream, each 2^-24 relative and
-// amplified at most tenfold by the norms: 16 * 100 * 2^-24 = 1e-4.
+// The bound: a logit is a sum of 32 products, after about ten dependent steps
+// that each round the residual stream by 2^-24 of its size and that a norm may
+// amplify tenfold: 100 * 2^-24 of the largest logit.
 TEST_P(DecoderGraphTest, MatchesTheReferenceForwardPass) {
   const Checkpoint checkpoint = RandomCheckpoint(GetParam().config, 11);
   ThreadPool pool(2);
@@ -196,9 +199,8 @@ TEST_P(DecoderGraphTest, MatchesTheReferenceForwardPass) {
     }
   }
   EXPECT_EQ(i, got.size());
-  EXPECT_LE(worst, 1e-4);
   EXPECT_GE(largest, 1.0);
-  EXPECT_LE(largest, 16.0);
+  EXPECT_LE(worst, 100 * 0x1p-24 * largest);
 }
 
 TEST_P(DecoderGraphTest, BitsDoNotDependOnChunksOrThreads) {
