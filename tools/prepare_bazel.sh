@@ -66,141 +66,6 @@ github_works() {
     https://github.com/google/highway HEAD >/dev/null 2>&1
 }
 
-# ---- Third-party sources from Debian ---------------------------------------
-
-# The address of the Debian archive that this machine's apt already uses, from
-# sources.list or *.sources alike.
-debian_archive() {
-  local codename site release component
-  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-  # shellcheck disable=SC2016  # apt-get expands these, not the shell.
-  while read -r site release component; do
-    if [[ $release == "$codename" && $component == main ]]; then
-      printf '%s' "$site"
-      return
-    fi
-  done < <(apt-get indextargets \
-    --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-    sort -u)
-  die "apt's sources name no '$codename main' to get sources from; add it, or" \
-    "set NIBBLE_SOURCES=github"
-}
-
-# A private sources list: the machine's own apt settings stay as they are.
-write_sources_list() {
-  local file=$1 site signed
-  site=$(debian_archive)
-  signed=/usr/share/keyrings/debian-archive-keyring.gpg
-  [[ -e $signed ]] || apt_install debian-archive-keyring
-  cat >"$file" <<LIST
-Types: deb-src
-URIs: $site
-Suites: bookworm trixie
-Components: main
-Signed-By: $signed
-
-Types: deb
-URIs: $site
-Suites: forky
-Components: main
-Signed-By: $signed
-LIST
-}
-
-# An apt tool with the private list in the current folder. Old signatures will
-# do (mirrors may serve a frozen archive): every file is checked by sha256.
-private_apt() {
-  local tool=$1
-  shift
-  "$tool" -qq -o Dir::Etc::sourcelist="$PWD/apt.sources" \
-    -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$PWD/lists" \
-    -o Dir::Cache="$PWD" -o APT::Sandbox::User=root \
-    -o Acquire::Languages=none -o Acquire::Retries=3 \
-    -o Acquire::Check-Valid-Until=false "$@"
-}
-
-# The version of source package $1 whose upstream tarball has sha256 $2.
-version_holding() {
-  private_apt apt-cache showsrc --only-source "$1" | awk -v sha256="$2" '
-    $1 == "Version:" { version = $2 }
-    $1 == sha256 && /\.orig\.tar\./ { found = version }
-    END { print found }'
-}
-
-has_sha256() {
-  printf '%s  %s\n' "$2" "$1" | sha256sum --check --status
-}
-
-# Downloads one line of debian_sources.txt into the current folder and prints
-# the file's name.
-download() {
-  local package=$1 kind=$2 sha256=$3 version file
-  if [[ $kind == headers ]]; then
-    private_apt apt-get download "$package" >&2 || return 1
-  else
-    version=$(version_holding "$package" "$sha256")
-    [[ -n $version ]] || return 1
-    private_apt apt-get source --download-only --tar-only \
-      "$package=$version" >&2 || return 1
-  fi
-  for file in "$package"_*.orig.tar.* "$package"_*.deb; do
-    if [[ -e $file ]] && has_sha256 "$file" "$sha256"; then
-      printf '%s' "$file"
-      return
-    fi
-  done
-  return 1
-}
-
-# A folder name for what is made from the files given.
-checksum_of() {
-  local sum
-  sum=$(cat "$@" | cksum)
-  printf '%s' "${sum%% *}"
-}
-
-# Fetches every source of debian_sources.txt into $2/distdir and
-# $2/repositories.
-fetch_debian_sources() {
-  local root=$1 sources=$2 work package suite kind sha256 destination file
-  work=$(mktemp -d "$sources.XXXXXX")
-  # shellcheck disable=SC2064  # The folder's name as it is now.
-  trap "rm -rf '$work'" EXIT
-  cd "$work"
-  mkdir -p lists/partial archives/partial "$sources/distdir" "$sources/repositories"
-  write_sources_list apt.sources
-  say "reading Debian's lists of source packages"
-  private_apt apt-get update >&2 ||
-    die "cannot read Debian's source lists: check the network and try again"
-  while read -r package suite kind sha256 destination; do
-    [[ -z $package || $package == '#'* ]] && continue
-    say "fetching $package ($suite)"
-    file=$(download "$package" "$kind" "$sha256") ||
-      die "Debian no longer has $package with sha256 $sha256;" \
-        "where GitHub can be reached, run with NIBBLE_SOURCES=github"
-    case $kind in
-      archive) mv "$file" "$sources/distdir/$destination" ;;
-      repository)
-        mkdir -p "$sources/repositories/$destination"
-        tar -xf "$file" --strip-components=1 \
-          -C "$sources/repositories/$destination"
-        ;;
-      headers)
-        dpkg-deb -x "$file" unpacked
-        mkdir -p "$sources/repositories/$destination"
-        cp -R unpacked/usr/include "$sources/repositories/$destination/"
-        cp "$root/third_party/$destination.BUILD" \
-          "$sources/repositories/$destination/BUILD.bazel"
-        ;;
-      *) die "third_party/debian_sources.txt: unknown kind '$kind'" ;;
-    esac
-  done <"$root/third_party/debian_sources.txt"
-  local repository
-  for repository in "$sources"/repositories/*; do
-    touch "$repository/WORKSPACE"
-  done
-}
-
 # ---- The generated bazelrc -------------------------------------------------
 
 # Repository options belong to several commands, each of which has its own line.
@@ -268,6 +133,13 @@ write_bazelrc() {
   fi
 }
 
+# A folder name for what is made from the files given.
+checksum_of() {
+  local sum
+  sum=$(cat "$@" | cksum)
+  printf '%s' "${sum%% *}"
+}
+
 # Prints a Bazel that starts here: $1 where that does, else Debian's.
 working_bazel() {
   local bazel=$1
@@ -302,8 +174,7 @@ prepare_bazel() {
     sources=${ready%/*}/sources-$(checksum_of \
       "$root/third_party/debian_sources.txt")
     if [[ ! -e $sources/complete ]]; then
-      (fetch_debian_sources "$root" "$sources")
-      touch "$sources/complete"
+      bash "$root/tools/fetch_debian_sources.sh" "$root" "$sources"
     fi
   fi
   mkdir -p "$ready"
