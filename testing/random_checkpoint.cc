@@ -47,7 +47,7 @@ class Writer {
     LinearTensors linear;
     linear.weight = {{name + ".weight", 0, outputs}};
     tensors_->Add(name + ".weight", {outputs, inputs},
-                  random_.Normal(outputs * inputs, 0.2f));
+                  Weights(outputs * inputs, 0.2f));
     if (bias) {
       linear.bias = {{name + ".bias", 0, outputs}};
       tensors_->Add(name + ".bias", {outputs}, random_.Normal(outputs, 0.3f));
@@ -90,7 +90,7 @@ class Writer {
     DecoderTensors& names = checkpoint.names;
     names.embedding = "embedding";
     tensors_->Add("embedding", {config_.vocabulary, config_.hidden},
-                  random_.Normal(config_.vocabulary * config_.hidden, 1.0f));
+                  Weights(config_.vocabulary * config_.hidden, 1.0f));
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
       names.layers.push_back(Layer(layer));
     }
@@ -106,6 +106,19 @@ class Writer {
   }
 
  private:
+  // Large matrices (for benchmarks) repeat their first values, since drawing
+  // each would take longer than what is measured.
+  std::vector<float> Weights(int64_t count, float deviation) {
+    constexpr int64_t kMaxDrawn = (int64_t{1} << 18) - 1;  // odd: no alignment
+    std::vector<float> values =
+        random_.Normal(std::min(count, kMaxDrawn), deviation);
+    const size_t drawn = values.size();
+    values.resize(static_cast<size_t>(count));
+    for (size_t i = drawn; i < values.size(); ++i)
+      values[i] = values[i - drawn];
+    return values;
+  }
+
   // All q, all k, all v of one stored tensor.
   std::vector<RowRange> Regroup(const std::vector<RowRange>& whole) const {
     const std::string& tensor = whole[0].tensor;
