@@ -120,6 +120,47 @@ void SortAddedTokens(const std::vector<AddedToken>& tokens,
   }
 }
 
+struct TokenList {  // all by id
+  std::vector<std::string> texts;
+  std::vector<bool> present;
+  std::vector<bool> special;
+};
+
+TokenList ListTokens(const TokenizerSpec& spec) {
+  size_t size = spec.vocabulary.size();
+  for (const AddedToken& token : spec.added_tokens) {
+    size = std::max(size, static_cast<size_t>(token.id) + 1);
+  }
+  TokenList list = {std::vector<std::string>(size), std::vector<bool>(size),
+                    std::vector<bool>(size)};
+  for (size_t id = 0; id < spec.vocabulary.size(); ++id) {
+    const TokenKind kind = spec.vocabulary[id].kind;
+    list.texts[id] = spec.vocabulary[id].text;
+    list.present[id] = kind != TokenKind::kHole;
+    list.special[id] =
+        kind == TokenKind::kControl || kind == TokenKind::kUnknown;
+  }
+  for (const AddedToken& token : spec.added_tokens) {
+    list.texts[token.id] = token.content;
+    list.present[token.id] = true;
+    if (token.special) list.special[token.id] = true;
+  }
+  return list;
+}
+
+// Where an added token goes through the normalizer and changes ("<s>" becomes
+// "▁<s>" in the tokenizer.json of Llama 2), the tokenizers library decodes it
+// to the changed form, and does not know that for a special token.
+TokenDecoder MakeDecoder(const DecoderSpec& spec, TokenList tokens,
+                         const std::vector<AddedToken>& normalized) {
+  for (const AddedToken& token : normalized) {
+    if (tokens.texts[token.id] == token.content) continue;
+    tokens.texts[token.id] = token.content;
+    tokens.special[token.id] = false;
+  }
+  return TokenDecoder(spec, tokens.texts, tokens.present, tokens.special);
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl)
@@ -141,36 +182,20 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(
       Normalizer::Create(std::move(spec.normalizer));
   if (!normalizer.ok()) return in_file(normalizer.status());
 
-  size_t size = spec.vocabulary.size();
-  for (const AddedToken& token : spec.added_tokens) {
-    size = std::max(size, static_cast<size_t>(token.id) + 1);
-  }
-  std::vector<std::string> texts(size);
-  std::vector<bool> present(size);
-  std::vector<bool> special(size);
-  for (size_t id = 0; id < spec.vocabulary.size(); ++id) {
-    const TokenKind kind = spec.vocabulary[id].kind;
-    texts[id] = std::move(spec.vocabulary[id].text);
-    present[id] = kind != TokenKind::kHole;
-    special[id] = kind == TokenKind::kControl || kind == TokenKind::kUnknown;
-  }
   std::vector<AddedToken> raw, normalized;
   SortAddedTokens(spec.added_tokens, *normalizer, &raw, &normalized);
-  for (AddedToken& token : spec.added_tokens) {
-    texts[token.id] = std::move(token.content);
-    present[token.id] = true;
-    if (token.special) special[token.id] = true;
-  }
+  TokenList tokens = ListTokens(spec);
+  const size_t size = tokens.texts.size();
   PreTokenizerSpec pre_tokenizer = spec.pre_tokenizer;
   if (pre_tokenizer.kind == PreTokenizerKind::kWhole && !tables->byte_level &&
       tables->meta_space_only_leads) {
     pre_tokenizer.kind = PreTokenizerKind::kMetaSpaceRun;
   }
-  TokenDecoder decoder(spec.decoder, texts, present, special);
+  TokenDecoder decoder = MakeDecoder(spec.decoder, tokens, normalized);
   auto impl =
-      std::make_unique<Impl>(Impl{std::move(texts),
+      std::make_unique<Impl>(Impl{std::move(tokens.texts),
                                   {},
-                                  std::move(special),
+                                  std::move(tokens.special),
                                   AddedTokenMatcher(std::move(raw)),
                                   AddedTokenMatcher(std::move(normalized)),
                                   *std::move(normalizer),
@@ -183,7 +208,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(
                                   spec.eos_id});
   impl->ids.reserve(size);
   for (size_t id = 0; id < size; ++id) {
-    if (present[id]) impl->ids.emplace(impl->texts[id], id);
+    if (tokens.present[id]) impl->ids.emplace(impl->texts[id], id);
   }
   // An added token takes precedence over a piece with its spelling.
   for (const AddedToken& token : spec.added_tokens) {

@@ -78,7 +78,10 @@ class Tokenizer {
   absl::string_view TokenText(int32_t id) const;
   std::optional<int32_t> TokenId(absl::string_view token) const;
 
-  // True for tokens that Decode skips: BOS, EOS, control tokens.
+  // True for BOS, EOS and control tokens, which Decode skips; all but those
+  // that the file marks `normalized` and its normalizer changes, such as "<s>"
+  // in Llama 2's tokenizer.json: the tokenizers library shows them, so Decode
+  // does too.
   bool IsSpecial(int32_t id) const;
 
   std::optional<int32_t> bos_id() const;
