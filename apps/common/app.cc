@@ -115,9 +115,8 @@ std::string HelpText(const AppInfo& info) {
     if (IsOwnFlag(*flag)) flags.push_back(flag);
   }
   // The program's own flags first, then those it shares with others.
-  const std::string own_file = absl::StrCat("/", info.name, ".cc");
-  const auto order = [&](const absl::CommandLineFlag* flag) {
-    return std::make_pair(!absl::EndsWith(flag->Filename(), own_file),
+  const auto order = [](const absl::CommandLineFlag* flag) {
+    return std::make_pair(absl::StrContains(flag->Filename(), "apps/common/"),
                           std::string(flag->Name()));
   };
   std::sort(flags.begin(), flags.end(),

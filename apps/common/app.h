@@ -25,8 +25,7 @@
 namespace nibble {
 
 struct AppInfo {
-  // As typed by the user, and the name of the source file that holds the
-  // program's own flags: "generate".
+  // As typed by the user: "generate".
   absl::string_view name;
   // One line for --help.
   absl::string_view summary;

@@ -29,4 +29,6 @@ InterruptScope::~InterruptScope() { sigaction(SIGINT, &previous_, nullptr); }
 
 bool InterruptScope::interrupted() const { return g_interrupted.load(); }
 
+const std::atomic<bool>* InterruptScope::flag() const { return &g_interrupted; }
+
 }  // namespace nibble

@@ -8,6 +8,8 @@
 
 #include <signal.h>
 
+#include <atomic>
+
 namespace nibble {
 
 // While it lives, the first SIGINT only sets a flag; a second one ends the
@@ -20,6 +22,9 @@ class InterruptScope {
   InterruptScope& operator=(const InterruptScope&) = delete;
 
   bool interrupted() const;
+
+  // The flag itself, for code that polls it.
+  const std::atomic<bool>* flag() const;
 
  private:
   struct sigaction previous_;

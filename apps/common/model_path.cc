@@ -21,7 +21,7 @@ namespace {
 
 using ::bazel::tools::cpp::runfiles::Runfiles;
 
-constexpr absl::string_view kCachedModel = "smollm2";
+constexpr absl::string_view kFetchableModel = "smollm2";
 constexpr char kBundledModel[] = "nibble/apps/bundled_model/config.json";
 
 bool Exists(const std::string& path) {
@@ -50,14 +50,26 @@ absl::StatusOr<std::string> BundledModel() {
       "without its .runfiles folder?): name a model with --model=PATH");
 }
 
-absl::StatusOr<std::string> CachedModel() {
+// What tools/fetch_model calls a model: no path, no file name.
+bool IsCacheName(absl::string_view model) {
+  return model.find_first_of("/.") == absl::string_view::npos;
+}
+
+absl::StatusOr<std::string> CachedModel(absl::string_view name) {
   absl::StatusOr<std::string> folder = ModelCacheFolder();
   if (!folder.ok()) return folder.status();
-  std::string path = absl::StrCat(*folder, "/", kCachedModel, ".gguf");
+  std::string path = absl::StrCat(*folder, "/", name, ".gguf");
   if (Exists(path)) return path;
+  if (name == kFetchableModel) {
+    return absl::NotFoundError(absl::StrCat(name, ": ", path,
+                                            " is not there yet: run "
+                                            "tools/fetch_model ",
+                                            name));
+  }
   return absl::NotFoundError(
-      absl::StrCat("--model=", kCachedModel, ": ", path,
-                   " is not there yet: run tools/fetch_model ", kCachedModel));
+      absl::StrCat(name, ": no such file or folder, and no ", path,
+                   " either (tools/fetch_model can get ", kFetchableModel,
+                   "; without --model the bundled model runs)"));
 }
 
 const char* NonEmptyVariable(const char* name) {
@@ -81,16 +93,16 @@ absl::StatusOr<std::string> ModelCacheFolder() {
 
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model) {
   if (model.empty()) return BundledModel();
-  if (model == kCachedModel) return CachedModel();
   std::string path(model);
   struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    return absl::NotFoundError(absl::StrCat(
-        "--model=", model, ": ", std::strerror(errno),
-        " (a Hugging Face folder, a .gguf file, or the name ", kCachedModel,
-        "; without --model the bundled model runs)"));
-  }
-  return path;
+  if (stat(path.c_str(), &info) == 0) return path;
+  const int error = errno;
+  if (IsCacheName(model)) return CachedModel(model);
+  return absl::NotFoundError(absl::StrCat(
+      model, ": ", std::strerror(error),
+      " (a Hugging Face folder, a .gguf file, a llama2.c .bin "
+      "file, or the name ",
+      kFetchableModel, "; without --model the bundled model runs)"));
 }
 
 std::string ModelDisplayName(absl::string_view model) {

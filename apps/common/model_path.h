@@ -12,10 +12,10 @@
 namespace nibble {
 
 // - "": the bundled model, among the program's runfiles.
-// - "smollm2": what `tools/fetch_model smollm2` put into the user's cache,
-//   ${XDG_CACHE_HOME:-~/.cache}/nibble/models/smollm2.gguf. A file or folder of
-//   that name in the working directory is meant by "./smollm2".
-// - anything else: a path, which must exist.
+// - a path that exists: itself.
+// - a name without slash and dot, such as "smollm2": what `tools/fetch_model
+//   smollm2` put into the user's cache,
+//   ${XDG_CACHE_HOME:-~/.cache}/nibble/models/smollm2.gguf.
 // The errors say what to do.
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model);
 

@@ -49,10 +49,19 @@ TEST(ResolveModelPath, FindsACachedModel) {
   EXPECT_EQ(*path, cache + "/nibble/models/smollm2.gguf");
 }
 
+TEST(ResolveModelPath, SaysWhereItLookedForAnUnknownName) {
+  setenv("XDG_CACHE_HOME", "/cache", 1);
+  const absl::StatusOr<std::string> path = ResolveModelPath("smolm2");
+  ASSERT_EQ(path.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(path.status().message(),
+              HasSubstr("/cache/nibble/models/smolm2.gguf"));
+}
+
 TEST(ResolveModelPath, NamesAMissingPath) {
   const absl::StatusOr<std::string> path = ResolveModelPath("no/such/model");
   ASSERT_EQ(path.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(path.status().message(), HasSubstr("--model=no/such/model"));
+  EXPECT_THAT(path.status().message(),
+              HasSubstr("no/such/model: No such file"));
 }
 
 TEST(ResolveModelPath, LeavesAPathAsItIs) {
