@@ -58,37 +58,48 @@ struct Scratch {
   float* total;   // Partial of all blocks so far
 };
 
-// Scores of the keys [low, high) of one sub-block, which starts at `sub`, into
-// columns `sub` - block on of scratch.scores.
+// One sub-block, and where the data to be read after it lies.
 template <class T>
-void ScoreSubBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
-                   int64_t sub, int64_t column, const Scratch& scratch) {
+struct SubBlock {
+  TokenRange<T> tokens;
+  TokenRange<T> next;
+  int64_t column;  // of tokens.begin in the rows of Scratch::scores
+
+  KeyRange keys() const { return {tokens.begin, tokens.end}; }
+};
+
+// Scores of the keys of one sub-block, which starts at column `column`.
+template <class T>
+void ScoreSubBlock(const Rows& rows, const SubBlock<T>& sub,
+                   const Scratch& scratch) {
+  const int64_t lead = sub.column % kSubBlock;
   const T* tokens[kSubBlock];
   std::fill_n(tokens, kSubBlock, reinterpret_cast<const T*>(scratch.zeros));
-  TokenRows(task.sequence->kv.key_pages, task.sequence->kv, task.kv_head,
-            keys.begin, keys.end - keys.begin, tokens + (keys.begin - sub));
-  UnpackKeys(tokens, rows.head_dim, scratch.keys);
+  sub.tokens.Rows(tokens + lead);
+  UnpackKeys(tokens, rows.head_dim, sub.next, scratch.keys);
   for (int64_t r = 0; r < rows.count; r += kTileRows) {
     const int64_t count = std::min<int64_t>(kTileRows, rows.count - r);
-    const KeyRange any = KeysOfGroup(rows, r, count, keys.begin, keys.end).any;
+    const KeyRange any =
+        KeysOfGroup(rows, r, count, sub.tokens.begin, sub.tokens.end).any;
     if (any.begin >= any.end) continue;
     Scores(count, scratch.q + r * rows.stride, rows.stride, rows.head_dim,
-           scratch.keys, scratch.scores + r * kKeyBlock + column);
+           scratch.keys, scratch.scores + r * kKeyBlock + sub.column - lead);
   }
 }
 
-// mix += weights * values for the rows of one tile over the keys [low, high) of
-// a sub-block at `sub`. Keys that all rows see go through the tile; at the
-// edges of a mask each row takes its own, so that no row touches what it must
-// not see.
+// mix += weights * values for the rows of one tile over the keys of a
+// sub-block. Keys that all rows see go through the tile; at the edges of a mask
+// each row takes its own, so that no row touches what it must not see. `column`
+// is that of keys.begin, whose values come first in scratch.values.
 void MixTile(const Rows& rows, int64_t first, int64_t count, KeyRange keys,
-             int64_t sub, int64_t column, const Scratch& scratch, float* mix) {
+             int64_t column, const Scratch& scratch, float* mix) {
   const GroupKeys group = KeysOfGroup(rows, first, count, keys.begin, keys.end);
   const KeyRange all = group.all;
   const auto part = [&](int64_t r, int64_t n, int64_t begin, int64_t end) {
-    MixValues(n, scratch.scores + r * kKeyBlock + column + (begin - sub),
-              scratch.values + (begin - sub) * rows.stride, end - begin,
-              rows.stride, mix + r * rows.stride);
+    const int64_t skipped = begin - keys.begin;
+    MixValues(n, scratch.scores + r * kKeyBlock + column + skipped,
+              scratch.values + skipped * rows.stride, end - begin, rows.stride,
+              mix + r * rows.stride);
   };
   const bool shared = all.begin < all.end;
   if (shared && all.begin == group.any.begin && all.end == group.any.end) {
@@ -109,17 +120,15 @@ void MixTile(const Rows& rows, int64_t first, int64_t count, KeyRange keys,
 }
 
 template <class T>
-void MixSubBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
-                 int64_t sub, int64_t column, const Scratch& scratch,
-                 float* mix) {
+void MixSubBlock(const Rows& rows, const SubBlock<T>& sub,
+                 const Scratch& scratch, float* mix) {
   const T* tokens[kSubBlock];
-  TokenRows(task.sequence->kv.value_pages, task.sequence->kv, task.kv_head,
-            keys.begin, keys.end - keys.begin, tokens + (keys.begin - sub));
-  UnpackValues(tokens, keys.begin - sub, keys.end - sub, rows.head_dim,
-               rows.stride, scratch.values);
+  sub.tokens.Rows(tokens);
+  UnpackValues(tokens, sub.tokens.end - sub.tokens.begin, rows.head_dim,
+               rows.stride, sub.next, scratch.values);
   for (int64_t r = 0; r < rows.count; r += kTileRows) {
     const int64_t count = std::min<int64_t>(kTileRows, rows.count - r);
-    MixTile(rows, r, count, keys, sub, column, scratch, mix);
+    MixTile(rows, r, count, sub.keys(), sub.column, scratch, mix);
   }
 }
 
@@ -141,33 +150,45 @@ void WeighBlock(const AttentionTask& task, const Rows& rows, KeyRange keys,
   }
 }
 
+// Calls body(SubBlock) for each part of tokens [begin, end) of `pages`, which
+// lie in one key block. `after` are the tokens to be read after the last.
+template <class T, class Body>
+HWY_INLINE void ForSubBlocks(const TokenRange<T>& tokens,
+                             const TokenRange<T>& after, Body body) {
+  const auto cut = [](const TokenRange<T>& range, int64_t begin) {
+    const int64_t end =
+        std::min(range.end, begin / kSubBlock * kSubBlock + kSubBlock);
+    return TokenRange<T>{range.pages, range.kv, range.kv_head, begin, end};
+  };
+  for (int64_t begin = tokens.begin; begin < tokens.end;) {
+    const TokenRange<T> part = cut(tokens, begin);
+    const bool last = part.end >= tokens.end;
+    body(SubBlock<T>{part,
+                     last ? cut(after, after.begin) : cut(tokens, part.end),
+                     begin % kKeyBlock});
+    begin = part.end;
+  }
+}
+
 // The partial result of all rows over one key block.
 template <class T>
 void AttendBlock(const AttentionTask& task, const Rows& rows, int64_t block,
                  const Scratch& scratch, const Partial& out) {
+  const KvView& kv = task.sequence->kv;
   const int64_t start = block * kKeyBlock;
-  KeyRange keys{start + kKeyBlock, start};
-  for (int64_t r = 0; r < rows.count; ++r) {
-    keys.begin = std::min(keys.begin, rows.begin[r]);
-    keys.end = std::max(keys.end, rows.end[r]);
-  }
-  keys.begin = std::max(keys.begin, start);
-  keys.end = std::min(keys.end, start + kKeyBlock);
-  const auto for_sub_blocks = [&](auto body) HWY_ATTR {
-    for (int64_t sub = keys.begin / kSubBlock * kSubBlock; sub < keys.end;
-         sub += kSubBlock) {
-      body(KeyRange{std::max(keys.begin, sub),
-                    std::min(keys.end, sub + kSubBlock)},
-           sub, sub - start);
-    }
-  };
-  for_sub_blocks([&](KeyRange part, int64_t sub, int64_t column) HWY_ATTR {
-    ScoreSubBlock<T>(task, rows, part, sub, column, scratch);
+  const KeyRange keys{std::max(rows.any.begin, start),
+                      std::min(rows.any.end, start + kKeyBlock)};
+  const TokenRange<T> k{kv.key_pages, kv, task.kv_head, keys.begin, keys.end};
+  const TokenRange<T> v{kv.value_pages, kv, task.kv_head, keys.begin, keys.end};
+  const TokenRange<T> next_k{kv.key_pages, kv, task.kv_head, start + kKeyBlock,
+                             rows.any.end};
+  ForSubBlocks(k, v, [&](const SubBlock<T>& sub) HWY_ATTR {
+    ScoreSubBlock<T>(rows, sub, scratch);
   });
   WeighBlock(task, rows, keys, start, scratch.scores, out);
   std::fill_n(out.mix, rows.count * rows.stride, 0.0f);
-  for_sub_blocks([&](KeyRange part, int64_t sub, int64_t column) HWY_ATTR {
-    MixSubBlock<T>(task, rows, part, sub, column, scratch, out.mix);
+  ForSubBlocks(v, next_k, [&](const SubBlock<T>& sub) HWY_ATTR {
+    MixSubBlock<T>(rows, sub, scratch, out.mix);
   });
 }
 

@@ -31,6 +31,7 @@ struct Rows {
   int64_t group;  // rows per query
   int64_t head_dim;
   int64_t stride;           // PaddedDim(head_dim)
+  KeyRange any;             // keys that some row sees
   int64_t begin[kMaxRows];  // visible keys of each row
   int64_t end[kMaxRows];
 };
@@ -46,6 +47,9 @@ HWY_INLINE Rows RowsOf(const AttentionTask& task) {
                                       (task.row_begin + r) / rows.group);
     rows.begin[r] = keys.begin;
     rows.end[r] = keys.end;
+    if (r == 0) rows.any = keys;
+    rows.any.begin = std::min(rows.any.begin, keys.begin);
+    rows.any.end = std::max(rows.any.end, keys.end);
   }
   return rows;
 }

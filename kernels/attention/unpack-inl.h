@@ -1,6 +1,10 @@
 // Unpacking a sub-block of the cache for the matrix tiles: keys transposed, so
 // that a vector holds one dimension of neighbouring keys, and values widened.
 // Included once per Highway target.
+//
+// The tokens of one head are contiguous within a page only, in streams too
+// short for the hardware to run ahead of. So while a sub-block is unpacked, the
+// bytes of the one to be unpacked next are prefetched, at the same pace.
 
 #if defined(NIBBLE_KERNELS_ATTENTION_UNPACK_INL_H_) == \
     defined(HWY_TARGET_TOGGLE)
@@ -14,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/attention/kv_view.h"
 #include "tensor/bf16.h"
@@ -28,20 +33,55 @@ namespace hn = hwy::HWY_NAMESPACE;
 // a task pass over them; 64 is also four AVX-512 vectors, the width of a tile.
 inline constexpr int64_t kSubBlock = 64;
 
-// rows[t] = the head_dim values of token first + t, for t in [0, count).
+// Tokens [begin, end) of one KV head's keys or values.
 template <class T>
-HWY_INLINE void TokenRows(absl::Span<std::byte* const> pages, const KvView& kv,
-                          int64_t kv_head, int64_t first, int64_t count,
-                          const T** rows) {
-  int64_t page = first / kv.page_tokens;
-  int64_t slot = first % kv.page_tokens;
-  for (int64_t t = 0; t < count;) {
-    const T* row = reinterpret_cast<const T*>(pages[page]) +
-                   (kv_head * kv.page_tokens + slot) * kv.head_dim;
-    const int64_t run = std::min(count - t, kv.page_tokens - slot);
-    for (int64_t end = t + run; t < end; ++t, row += kv.head_dim) rows[t] = row;
-    ++page;
-    slot = 0;
+struct TokenRange {
+  absl::Span<std::byte* const> pages;
+  const KvView& kv;
+  int64_t kv_head;
+  int64_t begin;
+  int64_t end;
+
+  // The head_dim values of token begin + t.
+  const T* Row(int64_t t) const {
+    const int64_t page = (begin + t) / kv.page_tokens;
+    const int64_t slot = (begin + t) % kv.page_tokens;
+    return reinterpret_cast<const T*>(pages[page]) +
+           (kv_head * kv.page_tokens + slot) * kv.head_dim;
+  }
+
+  // rows[t] = Row(t) for all tokens.
+  void Rows(const T** rows) const {
+    int64_t page = begin / kv.page_tokens;
+    int64_t slot = begin % kv.page_tokens;
+    for (int64_t t = 0; t < end - begin;) {
+      const T* row = reinterpret_cast<const T*>(pages[page]) +
+                     (kv_head * kv.page_tokens + slot) * kv.head_dim;
+      const int64_t run = std::min(end - begin - t, kv.page_tokens - slot);
+      for (int64_t stop = t + run; t < stop; ++t, row += kv.head_dim) {
+        rows[t] = row;
+      }
+      ++page;
+      slot = 0;
+    }
+  }
+
+  // Where the tokens from begin + t on are expected, for prefetching only:
+  // right as far as the page goes. Null past the end.
+  const std::byte* Ahead(int64_t t) const {
+    if (begin + t >= end) return nullptr;
+    return reinterpret_cast<const std::byte*>(Row(t));
+  }
+};
+
+constexpr int64_t kLineBytes = 64;
+
+// Starts to load bytes [from, from + bytes) of what lies at `base`, if known.
+HWY_INLINE void PrefetchBytes(const std::byte* base, int64_t from,
+                              int64_t bytes) {
+  if (base == nullptr) return;
+  for (int64_t at = 0; at < bytes; at += kLineBytes) {
+    hwy::Prefetch(base + from + at);
   }
 }
 
@@ -99,14 +139,17 @@ HWY_INLINE void TransposeTail(const T* const* rows, int64_t lanes, int64_t dim,
   }
 }
 
-// keys: [head_dim, kSubBlock] from kSubBlock token rows.
+// keys: [head_dim, kSubBlock] from kSubBlock token rows. Prefetches `next`.
+template <class T>
 HWY_INLINE void UnpackKeys(const float* const* rows, int64_t head_dim,
-                           float* keys) {
+                           const TokenRange<T>& next, float* keys) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t k = 0; k < kSubBlock; k += N) {
+    const std::byte* const ahead = next.Ahead(k);
     int64_t dim = 0;
     for (; dim + 4 <= head_dim; dim += 4) {
+      PrefetchBytes(ahead, 4 * dim * N, 16 * N);
       hn::Vec<decltype(d)> words[4];
       TransposeWords(d, rows + k, dim, words);
       float* to = keys + dim * kSubBlock + k;
@@ -120,15 +163,18 @@ HWY_INLINE void UnpackKeys(const float* const* rows, int64_t head_dim,
 }
 
 // As above. Two bf16 travel in one 32-bit word, and part after the transpose.
+template <class T>
 HWY_INLINE void UnpackKeys(const BF16* const* rows, int64_t head_dim,
-                           float* keys) {
+                           const TokenRange<T>& next, float* keys) {
   const hn::ScalableTag<float> d;
   const hn::ScalableTag<uint32_t> du;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
   const auto high_half = hn::Set(du, 0xFFFF0000u);
   for (int64_t k = 0; k < kSubBlock; k += N) {
+    const std::byte* const ahead = next.Ahead(k);
     int64_t dim = 0;
     for (; dim + 8 <= head_dim; dim += 8) {
+      PrefetchBytes(ahead, 2 * dim * N, 16 * N);
       hn::Vec<decltype(du)> words[4];
       TransposeWords(du, rows + k, dim, words);
       float* to = keys + dim * kSubBlock + k;
@@ -156,13 +202,19 @@ HWY_INLINE hn::Vec<D> LoadWide(D d, const BF16* p) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
 }
 
-// values: [kSubBlock, stride], rows [begin, end) of it; zeros from head_dim on.
+// values: [tokens, stride]; zeros from head_dim on. Prefetches `next`.
 template <class T>
-HWY_INLINE void UnpackValues(const T* const* rows, int64_t begin, int64_t end,
-                             int64_t head_dim, int64_t stride, float* values) {
+HWY_INLINE void UnpackValues(const T* const* rows, int64_t tokens,
+                             int64_t head_dim, int64_t stride,
+                             const TokenRange<T>& next, float* values) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t t = begin; t < end; ++t) {
+  constexpr int64_t kRun = 16;  // tokens prefetched from one address
+  const int64_t row_bytes = head_dim * static_cast<int64_t>(sizeof(T));
+  const std::byte* ahead = nullptr;
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (t % kRun == 0) ahead = next.Ahead(t);
+    PrefetchBytes(ahead, t % kRun * row_bytes, row_bytes);
     float* to = values + t * stride;
     int64_t dim = 0;
     for (; dim + N <= head_dim; dim += N) {
