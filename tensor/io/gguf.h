@@ -64,6 +64,9 @@ class GgufFile : public TensorSource {
     return tensors_.Find(name) != nullptr;
   }
   absl::StatusOr<TensorView> Find(absl::string_view name) const override;
+  absl::Status CheckUnchanged() const override {
+    return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
+  }
 
   // The type of a tensor as ggml calls it ("Q4_K", "IQ2_XXS", "type 99"), also
   // where Find refuses it. NotFound when there is no such tensor.

@@ -23,9 +23,9 @@ namespace nibble {
 namespace {
 
 using testing::AlignedBytes;
-using testing::GgufBuilder;
 using ::testing::HasSubstr;
 using testing::LittleEndian;
+using testing::RawGguf;
 
 constexpr uint64_t kHuge = std::numeric_limits<uint64_t>::max();
 
@@ -40,13 +40,11 @@ std::string ErrorOf(const std::string& text) {
   return std::string(file.status().message());
 }
 
-std::string ErrorOf(const GgufBuilder& builder) {
-  return ErrorOf(builder.Build());
-}
+std::string ErrorOf(const RawGguf& builder) { return ErrorOf(builder.Build()); }
 
 // A sound file that has a bit of everything.
 std::string SoundFile() {
-  return GgufBuilder()
+  return RawGguf()
       .String("general.architecture", "llama")
       .U32("llama.block_count", 2)
       .Strings("tokens", {"<unk>", "<s>", "a"})
@@ -121,20 +119,20 @@ TEST(GgufHostileTest, NamesTheFormatsBeforeGguf) {
 }
 
 TEST(GgufHostileTest, RejectsOtherVersions) {
-  EXPECT_THAT(ErrorOf(GgufBuilder(0)), HasSubstr("GGUF version 0"));
-  EXPECT_THAT(ErrorOf(GgufBuilder(1)), HasSubstr("GGUF version 1; 2 and 3"));
-  EXPECT_THAT(ErrorOf(GgufBuilder(4)), HasSubstr("GGUF version 4"));
+  EXPECT_THAT(ErrorOf(RawGguf(0)), HasSubstr("GGUF version 0"));
+  EXPECT_THAT(ErrorOf(RawGguf(1)), HasSubstr("GGUF version 1; 2 and 3"));
+  EXPECT_THAT(ErrorOf(RawGguf(4)), HasSubstr("GGUF version 4"));
 }
 
 TEST(GgufHostileTest, NamesBigEndianFiles) {
-  EXPECT_THAT(ErrorOf(GgufBuilder(0x03000000)), HasSubstr("big-endian"));
+  EXPECT_THAT(ErrorOf(RawGguf(0x03000000)), HasSubstr("big-endian"));
 }
 
 TEST(GgufHostileTest, RejectsHugeCounts) {
   for (uint64_t count : {kHuge, kHuge / 2, uint64_t{1} << 61, uint64_t{1000}}) {
-    EXPECT_THAT(ErrorOf(GgufBuilder().U32("a", 1).ClaimTensors(count)),
+    EXPECT_THAT(ErrorOf(RawGguf().U32("a", 1).ClaimTensors(count)),
                 HasSubstr(absl::StrCat(count, " tensors")));
-    EXPECT_THAT(ErrorOf(GgufBuilder().U32("a", 1).ClaimPairs(count)),
+    EXPECT_THAT(ErrorOf(RawGguf().U32("a", 1).ClaimPairs(count)),
                 HasSubstr(absl::StrCat(count, " metadata keys")));
   }
 }
@@ -144,7 +142,7 @@ TEST(GgufHostileTest, RejectsHugeArrayCounts) {
     for (uint64_t count :
          {kHuge, kHuge / 2 + 1, uint64_t{1} << 61, uint64_t{1} << 32}) {
       const std::string payload = LittleEndian(type) + LittleEndian(count);
-      const std::string error = ErrorOf(GgufBuilder().Pair("big", 9, payload));
+      const std::string error = ErrorOf(RawGguf().Pair("big", 9, payload));
       EXPECT_THAT(error, HasSubstr("'big'"));
       EXPECT_THAT(error, HasSubstr("past the end"));
     }
@@ -154,21 +152,21 @@ TEST(GgufHostileTest, RejectsHugeArrayCounts) {
 TEST(GgufHostileTest, RejectsStringPastTheEnd) {
   for (uint64_t length : {kHuge, kHuge - 7, uint64_t{1} << 40, uint64_t{9}}) {
     const std::string payload = LittleEndian(length) + "12345678";
-    EXPECT_THAT(ErrorOf(GgufBuilder().Pair("text", 8, payload)),
+    EXPECT_THAT(ErrorOf(RawGguf().Pair("text", 8, payload)),
                 HasSubstr("'text' its string of"));
     // The same inside an array.
     const std::string array =
         LittleEndian<uint32_t>(8) + LittleEndian<uint64_t>(1) + payload;
-    EXPECT_THAT(ErrorOf(GgufBuilder().Pair("texts", 9, array)),
+    EXPECT_THAT(ErrorOf(RawGguf().Pair("texts", 9, array)),
                 HasSubstr("past the end"));
   }
 }
 
 TEST(GgufHostileTest, RejectsStringAboveTheLimit) {
   const std::string text(kMaxGgufStringBytes + 1, 'x');
-  EXPECT_THAT(ErrorOf(GgufBuilder().String("text", text)),
+  EXPECT_THAT(ErrorOf(RawGguf().String("text", text)),
               HasSubstr("above the limit of 16777216"));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Strings("texts", {text})),
+  EXPECT_THAT(ErrorOf(RawGguf().Strings("texts", {text})),
               HasSubstr("above 16777216 bytes"));
 }
 
@@ -182,18 +180,18 @@ TEST(GgufHostileTest, RejectsKeyOrNamePastTheEndOrTooLong) {
                       LittleEndian<uint64_t>(0) + LittleEndian(kHuge) + zeros),
               HasSubstr("tensor 0 of 1"));
   const std::string name(65536, 'n');
-  EXPECT_THAT(ErrorOf(GgufBuilder().U32(name, 1)), HasSubstr("above 65535"));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor(name, {1}, 24, "x")),
+  EXPECT_THAT(ErrorOf(RawGguf().U32(name, 1)), HasSubstr("above 65535"));
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor(name, {1}, 24, "x")),
               HasSubstr("above 65535"));
 }
 
 TEST(GgufHostileTest, RejectsUnknownValueTypes) {
   for (uint32_t type : {13u, 100u, 0xFFFFFFFFu}) {
-    EXPECT_THAT(ErrorOf(GgufBuilder().Pair("odd", type, std::string(64, 'x'))),
+    EXPECT_THAT(ErrorOf(RawGguf().Pair("odd", type, std::string(64, 'x'))),
                 HasSubstr(absl::StrCat("'odd' is of unknown type ", type)));
     const std::string array =
         LittleEndian(type) + LittleEndian<uint64_t>(1) + std::string(64, 'x');
-    EXPECT_THAT(ErrorOf(GgufBuilder().Pair("odd", 9, array)),
+    EXPECT_THAT(ErrorOf(RawGguf().Pair("odd", 9, array)),
                 HasSubstr("unknown type"));
   }
 }
@@ -204,38 +202,37 @@ TEST(GgufHostileTest, RejectsNestedArrays) {
   for (int i = 0; i < 100000; ++i) {
     payload += LittleEndian<uint32_t>(9) + LittleEndian<uint64_t>(1);
   }
-  EXPECT_THAT(ErrorOf(GgufBuilder().Pair("deep", 9, payload)),
+  EXPECT_THAT(ErrorOf(RawGguf().Pair("deep", 9, payload)),
               HasSubstr("'deep' is an array of arrays"));
 }
 
 TEST(GgufHostileTest, RejectsKeysAndTensorsThatStandTwice) {
-  EXPECT_THAT(ErrorOf(GgufBuilder().U32("k", 1).U32("k", 1)),
+  EXPECT_THAT(ErrorOf(RawGguf().U32("k", 1).U32("k", 1)),
               HasSubstr("metadata 'k' stands twice"));
   EXPECT_THAT(
-      ErrorOf(
-          GgufBuilder().Tensor("t", {1}, 24, "x").Tensor("t", {1}, 24, "y")),
+      ErrorOf(RawGguf().Tensor("t", {1}, 24, "x").Tensor("t", {1}, 24, "y")),
       HasSubstr("tensor 't' stands twice"));
 }
 
 TEST(GgufHostileTest, RejectsBadAlignment) {
   for (uint32_t alignment :
        {0u, 1u, 4u, 7u, 33u, 96u, 131072u, 0x80000000u, 0xFFFFFFFFu}) {
-    const std::string error = ErrorOf(GgufBuilder()
+    const std::string error = ErrorOf(RawGguf()
                                           .U32("general.alignment", alignment)
                                           .Tensor("a", {1}, 24, "x"));
     EXPECT_THAT(error,
                 HasSubstr(absl::StrCat("'general.alignment' is ", alignment)));
     EXPECT_THAT(error, HasSubstr("power of two"));
   }
-  EXPECT_THAT(ErrorOf(GgufBuilder().String("general.alignment", "32")),
+  EXPECT_THAT(ErrorOf(RawGguf().String("general.alignment", "32")),
               HasSubstr("'general.alignment' is '32'"));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Pair("general.alignment", 5,
-                                         LittleEndian<int32_t>(-32))),
+  EXPECT_THAT(ErrorOf(RawGguf().Pair("general.alignment", 5,
+                                     LittleEndian<int32_t>(-32))),
               HasSubstr("'general.alignment' is -32"));
 }
 
 TEST(GgufHostileTest, RejectsTensorOffTheAlignment) {
-  EXPECT_THAT(ErrorOf(GgufBuilder()
+  EXPECT_THAT(ErrorOf(RawGguf()
                           .Tensor("a", {64}, 24, std::string(64, 'x'))
                           .TensorAt("b", {1}, 24, 33)),
               HasSubstr("'b' starts at 33, which is no multiple"));
@@ -244,53 +241,52 @@ TEST(GgufHostileTest, RejectsTensorOffTheAlignment) {
 TEST(GgufHostileTest, RejectsTensorPastEndOfFile) {
   for (uint64_t offset :
        {uint64_t{64}, uint64_t{1} << 40, kHuge - 31, (kHuge >> 1) - 31}) {
-    EXPECT_THAT(ErrorOf(GgufBuilder()
+    EXPECT_THAT(ErrorOf(RawGguf()
                             .Tensor("a", {32}, 24, std::string(32, 'x'))
                             .TensorAt("b", {1}, 24, offset)),
                 HasSubstr("tensor 'b' starts at byte"));
   }
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {33}, 0, std::string(64, 'x'))),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {33}, 0, std::string(64, 'x'))),
               HasSubstr("tensor 'a' needs 132 bytes"));
   // For a type of unknown size, the start is still checked.
-  EXPECT_THAT(ErrorOf(GgufBuilder().TensorAt("c", {1}, 999, 1 << 20)),
+  EXPECT_THAT(ErrorOf(RawGguf().TensorAt("c", {1}, 999, 1 << 20)),
               HasSubstr("tensor 'c' starts at byte"));
 }
 
 TEST(GgufHostileTest, RejectsShapeProductThatWraps) {
   const uint64_t half = uint64_t{1} << 32;
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {half, half}, 0, "")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {half, half}, 0, "")),
               HasSubstr("'a' is bad: shape"));
   // 2^62 elements of four bytes: the count fits, the bytes wrap to zero.
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {uint64_t{1} << 62}, 0, "")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {uint64_t{1} << 62}, 0, "")),
               HasSubstr("more bytes than 64 bits"));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {kHuge}, 0, "")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {kHuge}, 0, "")),
               HasSubstr(absl::StrCat("'a' has a dimension of ", kHuge)));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {0, half, half}, 0, "")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {0, half, half}, 0, "")),
               HasSubstr("'a' is bad"));
 }
 
 TEST(GgufHostileTest, RejectsZeroOrFiveDimensions) {
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {}, 24, "12345678")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {}, 24, "12345678")),
               HasSubstr("'a' has 0 dimensions"));
-  EXPECT_THAT(ErrorOf(GgufBuilder().Tensor("a", {1, 1, 1, 1, 1}, 24, "x")),
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {1, 1, 1, 1, 1}, 24, "x")),
               HasSubstr("'a' has 5 dimensions"));
 }
 
 TEST(GgufHostileTest, RejectsBlockSizeThatDoesNotDivideTheRow) {
+  EXPECT_THAT(ErrorOf(RawGguf().Tensor("a", {48, 2}, 2, std::string(54, 'x'))),
+              HasSubstr("rows of 48 elements do not divide into q4_0"));
   EXPECT_THAT(
-      ErrorOf(GgufBuilder().Tensor("a", {48, 2}, 2, std::string(54, 'x'))),
-      HasSubstr("rows of 48 elements do not divide into q4_0"));
-  EXPECT_THAT(
-      ErrorOf(GgufBuilder().Tensor("a", {128, 2}, 12, std::string(144, 'x'))),
+      ErrorOf(RawGguf().Tensor("a", {128, 2}, 12, std::string(144, 'x'))),
       HasSubstr("rows of 128 elements do not divide into q4_k"));
 }
 
 TEST(GgufHostileTest, RejectsOverlappingTensors) {
-  EXPECT_THAT(ErrorOf(GgufBuilder()
+  EXPECT_THAT(ErrorOf(RawGguf()
                           .Tensor("a", {64}, 24, std::string(64, 'x'))
                           .TensorAt("b", {1}, 24, 32)),
               HasSubstr("tensor 'b' overlaps tensor 'a'"));
-  EXPECT_THAT(ErrorOf(GgufBuilder()
+  EXPECT_THAT(ErrorOf(RawGguf()
                           .Tensor("a", {64}, 24, std::string(64, 'x'))
                           .TensorAt("b", {64}, 24, 0)),
               HasSubstr("overlaps"));
@@ -299,7 +295,7 @@ TEST(GgufHostileTest, RejectsOverlappingTensors) {
 TEST(GgufHostileTest, EscapesAndCutsHostileNamesInMessages) {
   const std::string name = "\x1b[2J\n\xff" + std::string(3000, 'n');
   const std::string error =
-      ErrorOf(GgufBuilder().Tensor(name, {1, 1, 1, 1, 1}, 24, "x"));
+      ErrorOf(RawGguf().Tensor(name, {1, 1, 1, 1, 1}, 24, "x"));
   EXPECT_THAT(error, HasSubstr("\\x1b[2J\\n\\xff"));
   EXPECT_THAT(error, HasSubstr("(3006 bytes)"));
 }
@@ -315,7 +311,7 @@ TEST(GgufHostileTest, OpenRefusesWhatIsNoRegularFile) {
 // Strings of an array stay in the mapped file. When the file is overwritten
 // while it is open, the getter may fail but must not leave the file.
 TEST(GgufHostileTest, OverwrittenStringsGiveAnError) {
-  const std::string whole = GgufBuilder().Strings("t", {"abc", "def"}).Build();
+  const std::string whole = RawGguf().Strings("t", {"abc", "def"}).Build();
   AlignedBuffer bytes(whole.size());
   std::memcpy(bytes.data(), whole.data(), whole.size());
   const auto file = GgufFile::Parse("test.gguf", {bytes.data(), bytes.size()});

@@ -22,10 +22,10 @@ namespace {
 
 using testing::AlignedBytes;
 using ::testing::ElementsAre;
-using testing::GgufBuilder;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::LittleEndian;
+using testing::RawGguf;
 
 std::unique_ptr<GgufFile> Parse(const AlignedBytes& bytes) {
   absl::StatusOr<std::unique_ptr<GgufFile>> file =
@@ -44,7 +44,7 @@ INSTANTIATE_TEST_SUITE_P(Versions, GgufVersionTest, ::testing::Values(2, 3));
 
 TEST_P(GgufVersionTest, ReadsMetadataAndTensors) {
   const std::string values = LittleEndian(1.5f) + LittleEndian(-2.0f);
-  const AlignedBytes bytes(GgufBuilder(GetParam())
+  const AlignedBytes bytes(RawGguf(GetParam())
                                .String("general.architecture", "llama")
                                .U32("llama.block_count", 5)
                                .Tensor("norm", {2}, 0, values)
@@ -63,7 +63,7 @@ TEST_P(GgufVersionTest, ReadsMetadataAndTensors) {
 }
 
 TEST(GgufTest, ReadsAFileWithoutTensors) {
-  const AlignedBytes bytes(GgufBuilder().String("k", "v").Build());
+  const AlignedBytes bytes(RawGguf().String("k", "v").Build());
   const auto file = Parse(bytes);
   ASSERT_NE(file, nullptr);
   EXPECT_THAT(file->names(), IsEmpty());
@@ -73,7 +73,7 @@ TEST(GgufTest, ReadsAFileWithoutTensors) {
 
 TEST(GgufTest, IntegersOfEveryTypeReadAsUint) {
   const AlignedBytes bytes(
-      GgufBuilder()
+      RawGguf()
           .Pair("u8", 0, LittleEndian<uint8_t>(200))
           .Pair("i8", 1, LittleEndian<int8_t>(100))
           .Pair("u16", 2, LittleEndian<uint16_t>(60000))
@@ -96,7 +96,7 @@ TEST(GgufTest, IntegersOfEveryTypeReadAsUint) {
 }
 
 TEST(GgufTest, FloatsAndBoolsRead) {
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .F32("f32", 1e-5f)
                                .Pair("f64", 12, LittleEndian(1e-300))
                                .F32("nan", std::nanf(""))
@@ -114,7 +114,7 @@ TEST(GgufTest, FloatsAndBoolsRead) {
 
 TEST(GgufTest, ArraysRead) {
   const std::string nul("a\0b", 3);
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .Strings("tokens", {"<unk>", "", nul, "\xff"})
                                .Numbers<float>("f32", 6, {0.5f, -1.0f})
                                .Numbers<double>("f64", 12, {0.25})
@@ -136,7 +136,7 @@ TEST(GgufTest, ArraysRead) {
 }
 
 TEST(GgufTest, AbsentKeyIsNotFoundAndNamed) {
-  const AlignedBytes bytes(GgufBuilder().U32("a", 1).Build());
+  const AlignedBytes bytes(RawGguf().U32("a", 1).Build());
   const auto file = Parse(bytes);
   ASSERT_NE(file, nullptr);
   const absl::Status status = file->GetUint("llama.block_count").status();
@@ -147,7 +147,7 @@ TEST(GgufTest, AbsentKeyIsNotFoundAndNamed) {
 
 // Every getter refuses every value that is not of its kind, and says so.
 TEST(GgufTest, WrongTypeForAKeyIsNamed) {
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .U32("number", 1)
                                .String("text", "ten")
                                .F32("float", 1.0f)
@@ -185,7 +185,7 @@ TEST(GgufTest, WrongTypeForAKeyIsNamed) {
 }
 
 TEST(GgufTest, NegativeIntegerIsNoUint) {
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .Pair("i8", 1, LittleEndian<int8_t>(-1))
                                .Pair("i64", 11, LittleEndian<int64_t>(-5))
                                .Build());
@@ -197,7 +197,7 @@ TEST(GgufTest, NegativeIntegerIsNoUint) {
 
 TEST(GgufTest, IntegerAbove63BitsIsNoInt) {
   const AlignedBytes bytes(
-      GgufBuilder().Numbers<uint64_t>("u64", 10, {1, ~uint64_t{0}}).Build());
+      RawGguf().Numbers<uint64_t>("u64", 10, {1, ~uint64_t{0}}).Build());
   const auto file = Parse(bytes);
   ASSERT_NE(file, nullptr);
   EXPECT_THAT(Message(file->GetIntArray("u64").status()),
@@ -206,7 +206,7 @@ TEST(GgufTest, IntegerAbove63BitsIsNoInt) {
 
 TEST(GgufTest, DimensionsTurnOutermostFirst) {
   const AlignedBytes bytes(
-      GgufBuilder()
+      RawGguf()
           .Tensor("a", {3, 2}, 24, "abcdef")  // i8
           .Tensor("b", {2, 3, 4, 1}, 24, std::string(24, 'x'))
           .Build());
@@ -236,7 +236,7 @@ TEST(GgufTest, EverySupportedTypeIsFound) {
       {26, "I32", DType::kI32, 1024},  {27, "I64", DType::kI64, 2048},
       {28, "F64", DType::kF64, 2048},  {30, "BF16", DType::kBF16, 512},
   };
-  GgufBuilder builder;
+  RawGguf builder;
   for (const Case& c : cases) {
     builder.Tensor(c.name, {256}, c.type, std::string(c.bytes, 'x'));
   }
@@ -254,7 +254,7 @@ TEST(GgufTest, EverySupportedTypeIsFound) {
 
 // One exotic tensor must not keep the rest of a file from being looked at.
 TEST(GgufTest, UnsupportedTypeIsNamedWhenTheTensorIsAskedFor) {
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .Tensor("exotic", {256}, 16, "")
                                .Tensor("future", {256}, 999, "")
                                .Tensor("plain", {1}, 24, "x")
@@ -272,7 +272,7 @@ TEST(GgufTest, UnsupportedTypeIsNamedWhenTheTensorIsAskedFor) {
 }
 
 TEST(GgufTest, AbsentTensorIsNotFoundAndNamed) {
-  const AlignedBytes bytes(GgufBuilder().Tensor("a", {1}, 24, "x").Build());
+  const AlignedBytes bytes(RawGguf().Tensor("a", {1}, 24, "x").Build());
   const auto file = Parse(bytes);
   ASSERT_NE(file, nullptr);
   EXPECT_FALSE(file->Contains("b"));
@@ -285,7 +285,7 @@ TEST(GgufTest, AbsentTensorIsNotFoundAndNamed) {
 
 TEST(GgufTest, HonoursTheAlignmentKey) {
   for (uint32_t alignment : {8, 64, 4096, 65536}) {
-    const AlignedBytes bytes(GgufBuilder()
+    const AlignedBytes bytes(RawGguf()
                                  .Alignment(alignment)
                                  .Tensor("a", {3}, 24, "abc")
                                  .Tensor("b", {1}, 0, LittleEndian(2.5f))
@@ -300,7 +300,7 @@ TEST(GgufTest, HonoursTheAlignmentKey) {
 }
 
 TEST(GgufTest, EmptyTensorHasNoBytes) {
-  const AlignedBytes bytes(GgufBuilder().Tensor("a", {4, 0}, 0, "").Build());
+  const AlignedBytes bytes(RawGguf().Tensor("a", {4, 0}, 0, "").Build());
   const auto file = Parse(bytes);
   ASSERT_NE(file, nullptr);
   EXPECT_EQ(file->Find("a")->bytes, 0u);
@@ -308,7 +308,7 @@ TEST(GgufTest, EmptyTensorHasNoBytes) {
 }
 
 TEST(GgufTest, SummariesAreOnePrintableLine) {
-  const AlignedBytes bytes(GgufBuilder()
+  const AlignedBytes bytes(RawGguf()
                                .String("name", "a\nb")
                                .String("long", std::string(5000, 'x'))
                                .U32("u32", 7)
@@ -336,7 +336,7 @@ TEST(GgufTest, SummariesAreOnePrintableLine) {
 
 TEST(GgufTest, OpensAMappedFile) {
   const std::string path = testing::MakeTestFolder() + "/a.gguf";
-  testing::WriteFile(path, GgufBuilder()
+  testing::WriteFile(path, RawGguf()
                                .Strings("tokens", {"a", "b"})
                                .Tensor("t", {1}, 0, LittleEndian(3.0f))
                                .Build());
@@ -345,6 +345,9 @@ TEST(GgufTest, OpensAMappedFile) {
   EXPECT_EQ((*file)->path(), path);
   EXPECT_THAT(*(*file)->GetStringViews("tokens"), ElementsAre("a", "b"));
   EXPECT_EQ((*file)->Find("t")->As<float>()[0], 3.0f);
+  EXPECT_TRUE((*file)->CheckUnchanged().ok());
+  testing::WriteFile(path, testing::ReadFile(path) + "more");
+  EXPECT_EQ((*file)->CheckUnchanged().code(), absl::StatusCode::kAborted);
 }
 
 }  // namespace

@@ -77,6 +77,10 @@ class SafetensorsFile : public TensorSource {
     return index_.Find(name) != nullptr;
   }
 
+  absl::Status CheckUnchanged() const override {
+    return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
+  }
+
   absl::StatusOr<TensorView> Find(absl::string_view name) const override {
     const Record* record = index_.Find(name);
     if (record == nullptr) {

@@ -44,6 +44,12 @@ class ShardedSafetensors : public TensorSource {
     }
     return (*shard)->Find(name);
   }
+  absl::Status CheckUnchanged() const override {
+    for (const std::unique_ptr<TensorSource>& shard : shards_) {
+      if (absl::Status s = shard->CheckUnchanged(); !s.ok()) return s;
+    }
+    return absl::OkStatus();
+  }
 
  private:
   const std::string path_;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "tensor/view.h"
@@ -35,6 +36,11 @@ class TensorSource {
   // NotFound when there is no such tensor; Unimplemented, with the type's name,
   // when its type is not one of DType. Both name the file and the tensor.
   virtual absl::StatusOr<TensorView> Find(absl::string_view name) const = 0;
+
+  // Aborted when a file behind the source was truncated or written to since it
+  // was opened, so that what was read may be wrong: see tensor/mapped_file.h.
+  // Call it after a long load.
+  virtual absl::Status CheckUnchanged() const { return absl::OkStatus(); }
 };
 
 }  // namespace nibble

@@ -53,51 +53,48 @@ std::string SafetensorsBytes(absl::string_view json, absl::string_view data) {
   return absl::StrCat(LittleEndian<uint64_t>(json.size()), json, data);
 }
 
-GgufBuilder& GgufBuilder::Pair(absl::string_view key, uint32_t type,
-                               absl::string_view payload) {
+RawGguf& RawGguf::Pair(absl::string_view key, uint32_t type,
+                       absl::string_view payload) {
   absl::StrAppend(&pairs_, GgufString(key), LittleEndian(type), payload);
   ++pair_count_;
   return *this;
 }
 
-GgufBuilder& GgufBuilder::String(absl::string_view key,
-                                 absl::string_view value) {
+RawGguf& RawGguf::String(absl::string_view key, absl::string_view value) {
   return Pair(key, kString, GgufString(value));
 }
 
-GgufBuilder& GgufBuilder::U32(absl::string_view key, uint32_t value) {
+RawGguf& RawGguf::U32(absl::string_view key, uint32_t value) {
   return Pair(key, 4, LittleEndian(value));
 }
 
-GgufBuilder& GgufBuilder::F32(absl::string_view key, float value) {
+RawGguf& RawGguf::F32(absl::string_view key, float value) {
   return Pair(key, 6, LittleEndian(value));
 }
 
-GgufBuilder& GgufBuilder::Bool(absl::string_view key, bool value) {
+RawGguf& RawGguf::Bool(absl::string_view key, bool value) {
   return Pair(key, 7,
               value ? absl::string_view("\1", 1) : absl::string_view("\0", 1));
 }
 
-GgufBuilder& GgufBuilder::Strings(absl::string_view key,
-                                  const std::vector<std::string>& values) {
+RawGguf& RawGguf::Strings(absl::string_view key,
+                          const std::vector<std::string>& values) {
   std::string payload =
       LittleEndian(kString) + LittleEndian<uint64_t>(values.size());
   for (const std::string& value : values) payload += GgufString(value);
   return Pair(key, kArray, payload);
 }
 
-GgufBuilder& GgufBuilder::Tensor(absl::string_view name,
-                                 std::vector<uint64_t> dims, uint32_t type,
-                                 absl::string_view data) {
+RawGguf& RawGguf::Tensor(absl::string_view name, std::vector<uint64_t> dims,
+                         uint32_t type, absl::string_view data) {
   Pad(data_, alignment_);
   TensorAt(name, std::move(dims), type, data_.size());
   absl::StrAppend(&data_, data);
   return *this;
 }
 
-GgufBuilder& GgufBuilder::TensorAt(absl::string_view name,
-                                   std::vector<uint64_t> dims, uint32_t type,
-                                   uint64_t offset) {
+RawGguf& RawGguf::TensorAt(absl::string_view name, std::vector<uint64_t> dims,
+                           uint32_t type, uint64_t offset) {
   absl::StrAppend(&tensors_, GgufString(name),
                   LittleEndian(static_cast<uint32_t>(dims.size())));
   for (uint64_t dim : dims) tensors_ += LittleEndian(dim);
@@ -106,22 +103,22 @@ GgufBuilder& GgufBuilder::TensorAt(absl::string_view name,
   return *this;
 }
 
-GgufBuilder& GgufBuilder::Alignment(uint32_t alignment) {
+RawGguf& RawGguf::Alignment(uint32_t alignment) {
   alignment_ = alignment;
   return U32("general.alignment", alignment);
 }
 
-GgufBuilder& GgufBuilder::ClaimTensors(uint64_t count) {
+RawGguf& RawGguf::ClaimTensors(uint64_t count) {
   claimed_tensors_ = count;
   return *this;
 }
 
-GgufBuilder& GgufBuilder::ClaimPairs(uint64_t count) {
+RawGguf& RawGguf::ClaimPairs(uint64_t count) {
   claimed_pairs_ = count;
   return *this;
 }
 
-std::string GgufBuilder::Build() const {
+std::string RawGguf::Build() const {
   std::string bytes = absl::StrCat(
       "GGUF", LittleEndian(version_),
       LittleEndian(claimed_tensors_.value_or(tensor_count_)),

@@ -1,6 +1,6 @@
 // Builds tensor files for tests, sound ones and broken ones.
 //
-//   std::string bytes = GgufBuilder()
+//   std::string bytes = RawGguf()
 //                           .String("general.architecture", "llama")
 //                           .Tensor("a", {32, 2}, 2, std::string(36, '\0'))
 //                           .Build();
@@ -51,22 +51,24 @@ std::string ReadFile(const std::string& path);
 // The header's length, the header, the data.
 std::string SafetensorsBytes(absl::string_view json, absl::string_view data);
 
-class GgufBuilder {
+// A GGUF file field by field, true or not. To write a sound one for a model,
+// see testing/gguf_builder.h.
+class RawGguf {
  public:
-  explicit GgufBuilder(uint32_t version = 3) : version_(version) {}
+  explicit RawGguf(uint32_t version = 3) : version_(version) {}
 
   // Types and payloads as the format numbers and lays them out.
-  GgufBuilder& Pair(absl::string_view key, uint32_t type,
-                    absl::string_view payload);
-  GgufBuilder& String(absl::string_view key, absl::string_view value);
-  GgufBuilder& U32(absl::string_view key, uint32_t value);
-  GgufBuilder& F32(absl::string_view key, float value);
-  GgufBuilder& Bool(absl::string_view key, bool value);
-  GgufBuilder& Strings(absl::string_view key,
-                       const std::vector<std::string>& values);
+  RawGguf& Pair(absl::string_view key, uint32_t type,
+                absl::string_view payload);
+  RawGguf& String(absl::string_view key, absl::string_view value);
+  RawGguf& U32(absl::string_view key, uint32_t value);
+  RawGguf& F32(absl::string_view key, float value);
+  RawGguf& Bool(absl::string_view key, bool value);
+  RawGguf& Strings(absl::string_view key,
+                   const std::vector<std::string>& values);
   template <class T>
-  GgufBuilder& Numbers(absl::string_view key, uint32_t type,
-                       const std::vector<T>& values) {
+  RawGguf& Numbers(absl::string_view key, uint32_t type,
+                   const std::vector<T>& values) {
     std::string payload =
         LittleEndian(type) + LittleEndian<uint64_t>(values.size());
     for (T value : values) payload += LittleEndian(value);
@@ -75,18 +77,18 @@ class GgufBuilder {
 
   // `dims` innermost first, as in the file. The tensor goes behind those added
   // before it, at the next multiple of the alignment.
-  GgufBuilder& Tensor(absl::string_view name, std::vector<uint64_t> dims,
-                      uint32_t type, absl::string_view data);
+  RawGguf& Tensor(absl::string_view name, std::vector<uint64_t> dims,
+                  uint32_t type, absl::string_view data);
   // Only the record.
-  GgufBuilder& TensorAt(absl::string_view name, std::vector<uint64_t> dims,
-                        uint32_t type, uint64_t offset);
+  RawGguf& TensorAt(absl::string_view name, std::vector<uint64_t> dims,
+                    uint32_t type, uint64_t offset);
 
   // Also writes the key general.alignment.
-  GgufBuilder& Alignment(uint32_t alignment);
+  RawGguf& Alignment(uint32_t alignment);
 
   // What the header says instead of the truth.
-  GgufBuilder& ClaimTensors(uint64_t count);
-  GgufBuilder& ClaimPairs(uint64_t count);
+  RawGguf& ClaimTensors(uint64_t count);
+  RawGguf& ClaimPairs(uint64_t count);
 
   std::string Build() const;
 
