@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/attributes.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "runtime/engine.h"
@@ -27,14 +28,19 @@ std::atomic<int64_t> g_allocations = 0;
 
 }  // namespace
 
-void* operator new(size_t size) {
+// Not inlined, so that compilers do not pair one of them with malloc or free.
+ABSL_ATTRIBUTE_NOINLINE void* operator new(size_t size) {
   g_allocations.fetch_add(1, std::memory_order_relaxed);
   void* const memory = std::malloc(size);
   if (memory == nullptr) std::abort();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+ABSL_ATTRIBUTE_NOINLINE void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+ABSL_ATTRIBUTE_NOINLINE void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 extern "C" {
 void* __real_aligned_alloc(size_t alignment, size_t size);

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/decoder_config.h"
 #include "testing/matchers.h"
 #include "testing/tiny_model.h"
 
@@ -393,11 +394,14 @@ TEST_F(EngineTest, DynamicRopeReachesBeyondTheTrainedPositions) {
 TEST_F(EngineTest, CacheLargerThanTheMachineIsAnErrorThatSaysSo) {
   const std::string folder = Folder("long");
   TinyModelOptions model;
-  model.max_positions = int64_t{1} << 31;
-  model.kv_heads = 4;
+  model.max_positions = kMaxPositions;
+  model.layers = 4;
+  model.heads = 64;
+  model.kv_heads = 64;
+  model.head_dim = 64;
   ASSERT_THAT(WriteTinyLlama(folder, model), IsOk());
   EngineOptions options = Options(folder);
-  options.context = model.max_positions;  // 2^31 tokens of 512 bytes: 1.1 TB
+  options.context = kMaxPositions;  // 2^24 tokens of 128 KiB: 2.2 TB
   EXPECT_THAT(Engine::Open(options),
               StatusIs(absl::StatusCode::kResourceExhausted,
                        AllOf(HasSubstr("context"), HasSubstr("GB"))));

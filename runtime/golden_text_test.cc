@@ -1,0 +1,151 @@
+// Greedy text of real models against what transformers computes in float32
+// from the same weights (golden.json of the bundled model; smollm2/golden.json
+// of the shared data).
+
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "runtime/engine.h"
+#include "runtime/score.h"
+#include "runtime/text_generator.h"
+#include "tensor/dtype.h"
+#include "testing/matchers.h"
+#include "testing/shared_data.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using ::nibble::testing::IsOk;
+using ::nibble::testing::RunfilePath;
+using ::nibble::testing::SharedDataPath;
+using Json = ::nlohmann::json;
+
+Json ReadJson(const std::string& path) {
+  std::ifstream file(path);
+  return Json::parse(file, nullptr, /*allow_exceptions=*/false);
+}
+
+EngineOptions Float32(const std::string& path) {
+  EngineOptions options;
+  options.model_path = path;
+  options.weights = DType::kF32;
+  options.kv_cache = DType::kF32;
+  return options;
+}
+
+Generation Greedy(Engine& engine, const std::vector<int32_t>& prompt,
+                  int64_t tokens) {
+  GenerateOptions options;
+  options.max_tokens = tokens;
+  options.ignore_eos = true;
+  absl::StatusOr<Generation> result = Generate(engine, prompt, options);
+  EXPECT_THAT(result, IsOk());
+  return result.value_or(Generation());
+}
+
+std::string BundledModel() {
+  return fs::path(RunfilePath("apps/bundled_model/config.json"))
+      .parent_path()
+      .string();
+}
+
+// The smallest margin between best and second-best logit is 0.0018, a hundred
+// times the error of float32 arithmetic here, so every id must be equal.
+void ExpectGoldenPrompts(const EngineOptions& options) {
+  const Json golden = ReadJson(RunfilePath("apps/bundled_model/golden.json"));
+  ASSERT_TRUE(golden.contains("prompts"));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  ASSERT_NE(engine->tokenizer(), nullptr);
+  ASSERT_GE(golden["prompts"].size(), 6u);
+  for (const Json& prompt : golden["prompts"]) {
+    const std::string text = prompt["text"];
+    const auto ids = prompt["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(engine->tokenizer()->Encode(text), ids);
+    const auto greedy = prompt["greedy_ids"].get<std::vector<int32_t>>();
+    const Generation result = Greedy(*engine, ids, greedy.size());
+    EXPECT_EQ(result.token_ids, greedy) << text;
+    EXPECT_EQ(text + result.text, prompt["text_with_prompt"]);
+  }
+}
+
+TEST(BundledModelTest, GreedyIdsAndTextEqualTransformersInFloat32) {
+  ExpectGoldenPrompts(Float32(BundledModel()));
+}
+
+// The weights are stored in bf16, so holding them so loses nothing.
+TEST(BundledModelTest, GreedyIdsAndTextEqualTransformersWithBf16Weights) {
+  EngineOptions options = Float32(BundledModel());
+  options.weights = DType::kBF16;
+  ExpectGoldenPrompts(options);
+}
+
+TEST(BundledModelTest, LossOnHeldOutTextEqualsTransformers) {
+  const auto path = SharedDataPath("text/war-and-peace-valid.txt");
+  if (!path) GTEST_SKIP() << "shared data is not beside the checkout";
+  std::ifstream file(*path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)),
+                         std::istreambuf_iterator<char>());
+  const Json golden = ReadJson(RunfilePath("apps/bundled_model/golden.json"));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine,
+                              Engine::Open(Float32(BundledModel())));
+  Tokenizer::EncodeOptions plain;
+  plain.add_special_tokens = false;
+  const std::vector<int32_t> ids = engine->tokenizer()->Encode(text, plain);
+  const Json& expected = golden["validation"];
+  ASSERT_EQ(static_cast<int64_t>(ids.size()), expected["ids"]);
+  const int64_t window = expected["window"];
+  // The first windows; all 90 take a minute.
+  for (int64_t i = 0; i < 6; ++i) {
+    std::vector<int32_t> tokens = {1};  // <s>
+    tokens.insert(tokens.end(), ids.begin() + i * window,
+                  ids.begin() + (i + 1) * window);
+    NIBBLE_ASSERT_OK_AND_ASSIGN(TokenScores scores,
+                                ScoreTokens(*engine, tokens));
+    const double nll = expected["window_sum_nll"][i];
+    EXPECT_NEAR(-scores.sum_logprob, nll, 1e-5 * nll) << "window " << i;
+  }
+}
+
+// tools/fetch_model puts the file there; a test never fetches it.
+std::optional<std::string> SmolLm2Path() {
+  fs::path cache;
+  if (const char* folder = std::getenv("XDG_CACHE_HOME")) {
+    cache = folder;
+  } else if (const char* home = std::getenv("HOME")) {
+    cache = fs::path(home) / ".cache";
+  }
+  const fs::path path = cache / "nibble/models/smollm2.gguf";
+  std::error_code error;
+  if (!fs::exists(path, error)) return std::nullopt;
+  return path.string();
+}
+
+TEST(SmolLm2Test, GreedyIdsEqualTransformersInFloat32) {
+  const auto model = SmolLm2Path();
+  const auto golden_path = SharedDataPath("smollm2/golden.json");
+  if (!model || !golden_path) GTEST_SKIP() << "the model is not in the cache";
+  const Json golden = ReadJson(*golden_path);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(Float32(*model)));
+  ASSERT_EQ(golden["prompts"].size(), 8u);
+  for (const Json& prompt : golden["prompts"]) {
+    const std::string text = prompt["text"];
+    const auto ids = prompt["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(engine->tokenizer()->Encode(text), ids);
+    const auto greedy = prompt["greedy_ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(Greedy(*engine, ids, greedy.size()).token_ids, greedy) << text;
+  }
+}
+
+}  // namespace
+}  // namespace nibble
