@@ -154,9 +154,9 @@ absl::StatusOr<Isa> ParseIsa(absl::string_view name) {
     if (name == IsaName(isa)) return isa;
     names.push_back(IsaName(isa));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown ISA '", name, "': choose one of best, ",
-                   absl::StrJoin(names, ", ")));
+  return absl::InvalidArgumentError(absl::StrCat("unknown ISA '", name,
+                                                 "': choose one of best, ",
+                                                 absl::StrJoin(names, ", ")));
 }
 
 bool CpuSupports(Isa isa) {
@@ -211,10 +211,10 @@ Isa IsaOfHighwayTarget(int64_t target) {
 
 absl::Status LimitIsa(Isa isa) {
   if (!CpuSupports(isa)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "ISA '", IsaName(isa), "' is not available: this ",
-        kPinned ? "build pins one ISA and has " : "machine has ",
-        SupportedNames()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("ISA '", IsaName(isa), "' is not available: this ",
+                     kPinned ? "build pins one ISA and has " : "machine has ",
+                     SupportedNames()));
   }
   ActiveSlot().store(static_cast<int>(isa), std::memory_order_relaxed);
   hwy::DisableTargets(TargetsAbove(isa));
@@ -237,8 +237,7 @@ std::string CpuModelName() {
     if (!absl::StartsWith(line, "model name")) continue;
     const size_t colon = line.find(':');
     if (colon == std::string::npos) continue;
-    return std::string(
-        absl::StripAsciiWhitespace(line.substr(colon + 1)));
+    return std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));
   }
   return "unknown";
 }

@@ -42,9 +42,9 @@ enum class Isa {
   kEmulatedAmx,
 };
 
-inline constexpr Isa kAllIsas[] = {Isa::kScalar,     Isa::kAvx2,
-                                   Isa::kAvx512,     Isa::kAvx512Vnni,
-                                   Isa::kAmx,        Isa::kEmulatedAmx};
+inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2,
+                                   Isa::kAvx512, Isa::kAvx512Vnni,
+                                   Isa::kAmx,    Isa::kEmulatedAmx};
 
 // "scalar", "avx2", "avx512", "avx512_vnni", "amx", "emulated_amx".
 absl::string_view IsaName(Isa isa);

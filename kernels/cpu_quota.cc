@@ -30,7 +30,8 @@ std::optional<double> Ratio(absl::string_view quota, absl::string_view period) {
   return static_cast<double>(quota_us) / static_cast<double>(period_us);
 }
 
-// The quota set in one folder of a v2 hierarchy: "QUOTA PERIOD" or "max PERIOD".
+// The quota set in one folder of a v2 hierarchy: "QUOTA PERIOD" or "max
+// PERIOD".
 std::optional<double> QuotaV2(const std::string& folder) {
   const std::optional<std::string> text = ReadSmallFile(folder + "/cpu.max");
   if (!text) return std::nullopt;

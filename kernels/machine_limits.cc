@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>  // NOLINT: wall time is what is measured
 
+#include "kernels/cpu.h"
 #include "tensor/buffer.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -35,8 +36,7 @@ uint32_t ReadWords(const uint32_t* data, size_t words) {
   for (auto& sum : sums) sum = hn::Zero(d);
   size_t i = 0;
   for (; i + kStreams * lanes <= words; i += kStreams * lanes) {
-    _Pragma("GCC unroll 8")
-    for (size_t s = 0; s < kStreams; ++s) {
+    _Pragma("GCC unroll 8") for (size_t s = 0; s < kStreams; ++s) {
       sums[s] = hn::Add(sums[s], hn::LoadU(d, data + i + s * lanes));
     }
   }
@@ -46,17 +46,16 @@ uint32_t ReadWords(const uint32_t* data, size_t words) {
   return total;
 }
 
-// `rounds` rounds of kSums multiplies in registers. The sums start apart, or the
-// compiler would keep only one.
+// `rounds` rounds of kSums multiplies in registers. The sums start apart, or
+// the compiler would keep only one.
 float MultiplyF32(int64_t rounds) {
   const hn::ScalableTag<float> d;
   const auto factor = hn::Set(d, 0.5f);
   hn::Vec<decltype(d)> sums[kSums];
-  _Pragma("GCC unroll 24")
-  for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
+  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(d, 1.0f * i);
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24")
-    for (int i = 0; i < kSums; ++i) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
       sums[i] = hn::MulAdd(factor, factor, sums[i]);
     }
   }
@@ -73,12 +72,11 @@ float MultiplyBF16(int64_t rounds) {
   const hn::RebindToUnsigned<decltype(d)> du;
   const auto factor = hn::BitCast(dbf, hn::Set(du, 0x3F003F00u));  // 0.5, 0.5
   hn::Vec<decltype(d)> sums[kSums];
-  _Pragma("GCC unroll 24")
-  for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
+  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(d, 1.0f * i);
   auto unused = hn::Zero(d);
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24")
-    for (int i = 0; i < kSums; ++i) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
       sums[i] =
           hn::ReorderWidenMulAccumulate(d, factor, factor, sums[i], unused);
     }
@@ -131,17 +129,21 @@ double TimeRead(absl::Span<const std::byte> buffer, ThreadPool& pool) {
   constexpr int64_t kLineWords = 16;
   std::atomic<uint32_t> sink{0};
   const Clock::time_point start = Clock::now();
-  pool.ParallelFor(
-      static_cast<int64_t>(buffer.size() / 64),
-      [&](int64_t begin, int64_t end, int /*thread*/) {
-        sink += HWY_DYNAMIC_DISPATCH(ReadWords)(
-            words + begin * kLineWords,
-            static_cast<size_t>((end - begin) * kLineWords));
-      });
+  pool.ParallelFor(static_cast<int64_t>(buffer.size() / 64),
+                   [&](int64_t begin, int64_t end, int /*thread*/) {
+                     sink += HWY_DYNAMIC_DISPATCH(ReadWords)(
+                         words + begin * kLineWords,
+                         static_cast<size_t>((end - begin) * kLineWords));
+                   });
   return SecondsSince(start);
 }
 
-bool HasMultiply(MultiplyKind kind) { return MacsPerRound(kind) != 0; }
+bool HasMultiply(MultiplyKind kind) {
+  if (kind == MultiplyKind::kF32) return true;
+  // A build that pins its ISA dispatches to it whatever the active one.
+  return MacsPerRound(kind) != 0 &&
+         HighwayTargetAllowed(HWY_AVX3_ZEN4 | HWY_AVX3_SPR);
+}
 
 double TimeMultiplies(MultiplyKind kind, int64_t macs, ThreadPool& pool,
                       int64_t& done) {

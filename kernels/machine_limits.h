@@ -6,7 +6,8 @@
 //
 // Both limits use the pool's threads and the active ISA, as kernels do. On a
 // machine that others use too, a single figure is worth little: a benchmark
-// takes TimeRead or TimeMultiplies in turn with the kernel and compares medians.
+// takes TimeRead or TimeMultiplies in turn with the kernel and compares
+// medians.
 #ifndef NIBBLE_KERNELS_MACHINE_LIMITS_H_
 #define NIBBLE_KERNELS_MACHINE_LIMITS_H_
 

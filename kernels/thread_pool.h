@@ -17,7 +17,7 @@
 #include <condition_variable>  // NOLINT: absl::Mutex has no wait by address
 #include <cstddef>
 #include <cstdint>
-#include <mutex>  // NOLINT
+#include <mutex>   // NOLINT
 #include <thread>  // NOLINT
 #include <vector>
 
@@ -28,8 +28,7 @@ namespace nibble {
 
 class ThreadPool {
  public:
-  using Body =
-      absl::FunctionRef<void(int64_t begin, int64_t end, int thread)>;
+  using Body = absl::FunctionRef<void(int64_t begin, int64_t end, int thread)>;
 
   // REQUIRES: threads >= 1.
   explicit ThreadPool(int threads);

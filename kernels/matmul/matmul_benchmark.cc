@@ -42,10 +42,9 @@ struct Case {
 
 // TinyLlama-1.1B's MLP and attention matrices, at decode, few rows, prefill.
 constexpr Case kCases[] = {
-    {1, 2048, 5632},   {1, 5632, 2048},   {1, 2048, 2048},
-    {2, 2048, 5632},   {4, 2048, 5632},   {8, 2048, 5632},
-    {16, 2048, 5632},  {32, 2048, 5632},  {128, 2048, 2048},
-    {128, 2048, 5632}, {512, 2048, 5632}, {512, 5632, 2048},
+    {1, 2048, 5632},    {1, 5632, 2048},   {1, 2048, 2048},   {2, 2048, 5632},
+    {4, 2048, 5632},    {8, 2048, 5632},   {16, 2048, 5632},  {32, 2048, 5632},
+    {128, 2048, 2048},  {128, 2048, 5632}, {512, 2048, 5632}, {512, 5632, 2048},
     {2048, 2048, 2048},
 };
 
@@ -92,8 +91,8 @@ Array<float> Values(int64_t count) {
 std::vector<PackedMatrix> PackCopies(const Case& c, DType dtype,
                                      ThreadPool& pool) {
   const Array<float> values = Values(c.inputs * c.outputs);
-  const TensorView view = MakeTensorView(
-      values.span(), *Shape::Create({c.outputs, c.inputs}));
+  const TensorView view =
+      MakeTensorView(values.span(), *Shape::Create({c.outputs, c.inputs}));
   std::vector<PackedMatrix> copies;
   do {
     copies.push_back(*PackMatrix(view, dtype, pool));
@@ -113,8 +112,8 @@ void Report(benchmark::State& state, const Case& c, double bytes,
   state.counters["peak_GMAC/s"] = peak_rate / 1e9;
 }
 
-void RunCase(benchmark::State& state, const MatMulKernel& kernel,
-             const Case& c, int threads) {
+void RunCase(benchmark::State& state, const MatMulKernel& kernel, const Case& c,
+             int threads) {
   const Isa before = ActiveIsa();
   CHECK_OK(LimitIsa(kernel.isa));
   ThreadPool pool(threads);
@@ -122,8 +121,8 @@ void RunCase(benchmark::State& state, const MatMulKernel& kernel,
   const Array<float> x = Values(c.rows * c.inputs);
   Array<float> y(c.rows * c.outputs);
   MatMulOptions options;
-  options.activations = kernel.panel == DType::kBF16 ? Activations::kBF16
-                                                     : Activations::kF32;
+  options.activations =
+      kernel.panel == DType::kBF16 ? Activations::kBF16 : Activations::kF32;
   const MultiplyKind kind = kernel.panel == DType::kBF16
                                 ? MultiplyKind::kBF16Dot
                                 : MultiplyKind::kF32;
@@ -157,7 +156,8 @@ void RegisterAll() {
   for (const MatMulKernel& kernel : MatMulKernels()) {
     if (!KernelAllowed(kernel) || kernel.isa == Isa::kScalar) continue;
     for (const Case& c : kCases) {
-      for (int threads = 1; threads <= cores; threads += std::max(1, cores - 1)) {
+      for (int threads = 1; threads <= cores;
+           threads += std::max(1, cores - 1)) {
         const std::string name =
             absl::StrCat(kernel.name, "/rows:", c.rows, "/inputs:", c.inputs,
                          "/outputs:", c.outputs, "/threads:", threads);
@@ -180,8 +180,8 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::AddCustomContext("cpu", nibble::CpuModelName());
-  benchmark::AddCustomContext(
-      "isa", std::string(nibble::IsaName(nibble::BestIsa())));
+  benchmark::AddCustomContext("isa",
+                              std::string(nibble::IsaName(nibble::BestIsa())));
   nibble::RegisterAll();
   benchmark::RunSpecifiedBenchmarks();
   return 0;

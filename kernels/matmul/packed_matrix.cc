@@ -35,16 +35,15 @@ const std::byte* ReadRow(const TensorView& weights, int64_t row, DType dtype,
     CHECK_OK(ConvertRowToF32(weights, row, out));
   } else {
     CHECK_OK(ConvertRowToF32(weights, row, values));
-    F32ToBF16(values, absl::MakeSpan(reinterpret_cast<BF16*>(buffer),
-                                     values.size()));
+    F32ToBF16(values,
+              absl::MakeSpan(reinterpret_cast<BF16*>(buffer), values.size()));
   }
   return buffer;
 }
 
 // Words [first, end) of 16 rows become the steps of a tile: a transposition, in
 // squares so that both sides stay within a few cache lines.
-void SpreadWords(const std::byte* const* rows, int64_t words,
-                 std::byte* tile) {
+void SpreadWords(const std::byte* const* rows, int64_t words, std::byte* tile) {
   for (int64_t first = 0; first < words; first += kTileOutputs) {
     const int64_t count = std::min(kTileOutputs, words - first);
     for (int64_t output = 0; output < kTileOutputs; ++output) {

@@ -50,8 +50,8 @@ void MultiplyReference(const Product& p, int64_t first_tile, int64_t end_tile,
   const int64_t blocks = BlocksFor(p.inputs);
   const int64_t end_output = std::min(p.outputs, end_tile * kTileOutputs);
   for (int64_t row = 0; row < p.groups.rows; ++row) {
-    const float* x = reinterpret_cast<const float*>(p.panel) +
-                     row * blocks * kBlockInputs;
+    const float* x =
+        reinterpret_cast<const float*>(p.panel) + row * blocks * kBlockInputs;
     for (int64_t n = first_tile * kTileOutputs; n < end_output; ++n) {
       float total = 0;
       for (int64_t k = 0; k < p.inputs; k += kBlockInputs) {

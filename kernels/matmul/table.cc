@@ -56,11 +56,10 @@ void RunPass(const MatMulKernel& kernel, const Pass& pass,
       options.bias,
       options.accumulate};
   float* all_totals = reinterpret_cast<float*>(scratch + panel_bytes);
-  pool.ParallelFor(TilesFor(w.outputs()),
-                   [&](int64_t begin, int64_t end, int thread) {
-                     kernel.multiply(product, begin, end,
-                                     all_totals + thread * totals);
-                   });
+  pool.ParallelFor(
+      TilesFor(w.outputs()), [&](int64_t begin, int64_t end, int thread) {
+        kernel.multiply(product, begin, end, all_totals + thread * totals);
+      });
 }
 
 }  // namespace
@@ -68,7 +67,8 @@ void RunPass(const MatMulKernel& kernel, const Pass& pass,
 absl::Span<const MatMulKernel> MatMulKernels() {
   static const auto& kernels = *[] {
     auto* all = new std::vector<MatMulKernel>;
-    for (const auto& part : {ReferenceMatMulKernels(), HighwayMatMulKernels()}) {
+    for (const auto& part :
+         {ReferenceMatMulKernels(), HighwayMatMulKernels()}) {
       all->insert(all->end(), part.begin(), part.end());
     }
     return all;

@@ -1,0 +1,131 @@
+#include "kernels/thread_pool.h"
+
+#include <chrono>  // NOLINT
+#include <cstdint>
+#include <cstring>
+#include <thread>  // NOLINT
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace nibble {
+namespace {
+
+class ThreadPoolTest : public ::testing::TestWithParam<int> {};
+
+TEST_P(ThreadPoolTest, RunsEveryIndexOnceInContiguousSharesEqualWithinOne) {
+  ThreadPool pool(GetParam());
+  for (int64_t count : {0, 1, 2, 3, 7, 8, 9, 100, 1001}) {
+    std::vector<int> runs(count, 0);
+    std::vector<int64_t> share(GetParam(), 0);
+    pool.ParallelFor(count, [&](int64_t begin, int64_t end, int thread) {
+      ASSERT_LT(begin, end);
+      ASSERT_EQ(share[thread], 0) << "one call per thread";
+      share[thread] = end - begin;
+      for (int64_t i = begin; i < end; ++i) ++runs[i];
+    });
+    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(runs[i], 1) << i;
+    if (count <= 1) continue;  // inline
+    for (int64_t size : share) {
+      EXPECT_GE(size, count / GetParam());
+      EXPECT_LE(size, (count + GetParam() - 1) / GetParam());
+    }
+  }
+}
+
+TEST_P(ThreadPoolTest, GivesTheSameShareEveryTime) {
+  ThreadPool pool(GetParam());
+  std::vector<int> first(100), again(100);
+  const auto record = [&](std::vector<int>& owner) {
+    pool.ParallelFor(100, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t i = begin; i < end; ++i) owner[i] = thread;
+    });
+  };
+  record(first);
+  for (int i = 0; i < 20; ++i) {
+    record(again);
+    ASSERT_EQ(first, again);
+  }
+}
+
+TEST_P(ThreadPoolTest, ManyRegionsSeeEachOthersWrites) {
+  ThreadPool pool(GetParam());
+  std::vector<int64_t> values(64, 0);
+  for (int round = 0; round < 5000; ++round) {
+    // Written by another thread in the round before, for odd thread counts.
+    pool.ParallelFor(64, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) values[i] += i;
+    });
+    std::vector<int64_t> reversed(values.rbegin(), values.rend());
+    values.swap(reversed);
+  }
+  for (int64_t i = 0; i < 64; ++i) {
+    // 2500 rounds at index i and as many at 63 - i.
+    ASSERT_EQ(values[i], 2500 * 63) << i;
+  }
+}
+
+TEST_P(ThreadPoolTest, WakesWorkersThatHaveGoneToSleep) {
+  ThreadPool pool(GetParam());
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::vector<int> runs(GetParam(), 0);
+    pool.ParallelFor(GetParam(), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) ++runs[i];
+    });
+    for (int run : runs) ASSERT_EQ(run, 1);
+  }
+}
+
+TEST_P(ThreadPoolTest, WaitsForSlowWorkers) {
+  ThreadPool pool(GetParam());
+  std::vector<int> done(GetParam(), 0);
+  pool.ParallelFor(GetParam(), [&](int64_t begin, int64_t end, int thread) {
+    if (thread != 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+    for (int64_t i = begin; i < end; ++i) done[i] = 1;
+  });
+  for (int d : done) EXPECT_EQ(d, 1);
+}
+
+// More threads than this machine may have cores, too: they block, not spin.
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest,
+                         ::testing::Values(1, 2, 3, 4, 9));
+
+TEST(ThreadPool, OneThreadRunsInTheCaller) {
+  ThreadPool pool(1);
+  const std::thread::id caller = std::this_thread::get_id();
+  bool ran = false;
+  pool.ParallelFor(10, [&](int64_t begin, int64_t end, int thread) {
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    EXPECT_EQ(begin, 0);
+    EXPECT_EQ(end, 10);
+    EXPECT_EQ(thread, 0);
+    ran = true;
+  });
+  EXPECT_TRUE(ran);
+}
+
+TEST(ThreadPool, StopsAtOnceWhenUnused) {
+  for (int i = 0; i < 50; ++i) {
+    ThreadPool pool(4);
+    EXPECT_EQ(pool.threads(), 4);
+  }
+}
+
+TEST(ThreadPool, ScratchIsAlignedAndKeptUntilMoreIsAsked) {
+  ThreadPool pool(2);
+  std::byte* small = pool.Scratch(1000);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(small) % 64, 0u);
+  std::memset(small, 1, 1000);
+  EXPECT_EQ(pool.Scratch(10), small);
+  EXPECT_EQ(pool.Scratch(1000), small);
+  std::byte* large = pool.Scratch(1 << 20);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(large) % 64, 0u);
+  std::memset(large, 2, 1 << 20);
+  EXPECT_EQ(pool.Scratch(1000), large);
+}
+
+}  // namespace
+}  // namespace nibble
