@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_CHECKPOINT_H_
-#define NIBBLE_MODELS_CHECKPOINT_H_
-
 // An opened model: its configuration, its tensors, and which tensor is which
 // part of the decoder. Made by OpenCheckpoint (models/registry.h), read by
 // Decoder::Load. Nothing is copied: the tensors stay in the mapped file.
@@ -8,6 +5,8 @@
 // A decoder's matrix is put together from row ranges of stored tensors. That
 // one idea covers separate q, k and v (three ranges), a fused tensor with a
 // layout of its own (one range per head) and a plain matrix (one range).
+#ifndef NIBBLE_MODELS_CHECKPOINT_H_
+#define NIBBLE_MODELS_CHECKPOINT_H_
 
 #include <cstdint>
 #include <memory>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_CONFIG_READER_H_
-#define NIBBLE_MODELS_CONFIG_READER_H_
-
 // Reads one JSON object of settings, checking every value's type and range.
 //
 //   auto reader = ConfigReader::ReadFile("model/config.json");
@@ -13,6 +10,8 @@
 // value, so that a family's file reads as a list of fields. A message names
 // the file, the key, the value found and what would be right. JSON null counts
 // as absent, except where a method says otherwise.
+#ifndef NIBBLE_MODELS_CONFIG_READER_H_
+#define NIBBLE_MODELS_CONFIG_READER_H_
 
 #include <cstdint>
 #include <memory>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_DECODER_H_
-#define NIBBLE_MODELS_DECODER_H_
-
 // The decoder: one forward pass for every family, driven by DecoderConfig.
 //
 //   ThreadPool pool(2);
@@ -20,6 +17,8 @@
 // the same call or in earlier ones. (The exception is dynamic rope scaling past
 // the trained length, where the angles depend on the length at each call: a key
 // keeps the angle it was written with.)
+#ifndef NIBBLE_MODELS_DECODER_H_
+#define NIBBLE_MODELS_DECODER_H_
 
 #include <cstddef>
 #include <cstdint>

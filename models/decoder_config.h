@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_DECODER_CONFIG_H_
-#define NIBBLE_MODELS_DECODER_CONFIG_H_
-
 // Everything that tells one decoder-only transformer from another, as plain
 // numbers. A family file (models/families) fills it from a checkpoint; the
 // decoder's single forward pass reads nothing else.
@@ -13,6 +10,8 @@
 //   tokens      rows of a batch
 //   q_dim       heads * head_dim; need not equal `hidden`
 //   kv_dim      kv_heads * head_dim
+#ifndef NIBBLE_MODELS_DECODER_CONFIG_H_
+#define NIBBLE_MODELS_DECODER_CONFIG_H_
 
 #include <cstdint>
 #include <optional>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_DECODER_WEIGHTS_H_
-#define NIBBLE_MODELS_DECODER_WEIGHTS_H_
-
 // The weights of a decoder in the form the kernels read: matrices packed,
 // norms and biases as floats.
 //
@@ -9,6 +6,8 @@
 //
 // Matrices that read the same input are one matrix here, rows one below the
 // other: one pass over the activations and one parallel region serve them all.
+#ifndef NIBBLE_MODELS_DECODER_WEIGHTS_H_
+#define NIBBLE_MODELS_DECODER_WEIGHTS_H_
 
 #include <cstddef>
 #include <cstdint>

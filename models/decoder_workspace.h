@@ -1,11 +1,10 @@
-#ifndef NIBBLE_MODELS_DECODER_WORKSPACE_H_
-#define NIBBLE_MODELS_DECODER_WORKSPACE_H_
-
 // The memory of a forward pass between its steps. It grows to the largest batch
 // it has seen and is then reused, so that decoding allocates nothing.
 //
 //   DecoderWorkspace work;                       // one per calling thread
 //   decoder.Forward(batch, work, logits, pool);
+#ifndef NIBBLE_MODELS_DECODER_WORKSPACE_H_
+#define NIBBLE_MODELS_DECODER_WORKSPACE_H_
 
 #include <cstddef>
 #include <cstdint>

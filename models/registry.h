@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_REGISTRY_H_
-#define NIBBLE_MODELS_REGISTRY_H_
-
 // From a path to an opened model, whatever its format and family.
 //
 //   absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint("models/tolstoy");
@@ -17,6 +14,8 @@
 // Everything is checked here once: configuration, names, shapes, dtypes. What
 // OpenCheckpoint returns can be loaded. Unsupported architectures, formats and
 // settings are errors that list what is supported.
+#ifndef NIBBLE_MODELS_REGISTRY_H_
+#define NIBBLE_MODELS_REGISTRY_H_
 
 #include <string>
 #include <vector>

@@ -14,16 +14,21 @@
 
 namespace nibble::testing {
 
+std::unique_ptr<Decoder> LoadF32Decoder(const Checkpoint& checkpoint,
+                                        ThreadPool& pool) {
+  DecoderOptions options;
+  options.weights = DType::kF32;
+  absl::StatusOr<std::unique_ptr<Decoder>> decoder =
+      Decoder::Load(checkpoint, options, pool);
+  CHECK(decoder.ok()) << decoder.status();
+  return *std::move(decoder);
+}
+
 std::unique_ptr<Decoder> LoadF32Decoder(const std::string& path,
                                         ThreadPool& pool) {
   const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(path);
   CHECK(checkpoint.ok()) << checkpoint.status();
-  DecoderOptions options;
-  options.weights = DType::kF32;
-  absl::StatusOr<std::unique_ptr<Decoder>> decoder =
-      Decoder::Load(*checkpoint, options, pool);
-  CHECK(decoder.ok()) << decoder.status();
-  return *std::move(decoder);
+  return LoadF32Decoder(*checkpoint, pool);
 }
 
 }  // namespace nibble::testing

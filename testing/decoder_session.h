@@ -1,11 +1,10 @@
-#ifndef NIBBLE_TESTING_DECODER_SESSION_H_
-#define NIBBLE_TESTING_DECODER_SESSION_H_
-
 // One sequence of one model, for tests that compare logits and greedy text.
 //
 //   DecoderSession session(*decoder, DType::kF32, /*capacity=*/512, pool);
 //   std::vector<float> logits = session.Append(prompt, /*all_logits=*/false);
 //   std::vector<int32_t> ids = session.Greedy(logits, 24);
+#ifndef NIBBLE_TESTING_DECODER_SESSION_H_
+#define NIBBLE_TESTING_DECODER_SESSION_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "kernels/elementwise/topk.h"
 #include "kernels/thread_pool.h"
+#include "models/checkpoint.h"
 #include "models/decoder.h"
 #include "models/decoder_workspace.h"
 #include "tensor/dtype.h"
@@ -82,7 +82,9 @@ class DecoderSession {
   int64_t length_ = 0;
 };
 
-// Opens and loads a checkpoint with f32 weights. REQUIRES: it can be.
+// Loads a model with f32 weights. REQUIRES: it can be opened and loaded.
+std::unique_ptr<Decoder> LoadF32Decoder(const Checkpoint& checkpoint,
+                                        ThreadPool& pool);
 std::unique_ptr<Decoder> LoadF32Decoder(const std::string& path,
                                         ThreadPool& pool);
 

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_TESTING_GGUF_BUILDER_H_
-#define NIBBLE_TESTING_GGUF_BUILDER_H_
-
 // Builds GGUF v3 files for tests: metadata in any order, tensors of any type
 // whose bytes the caller has.
 //
@@ -10,6 +7,8 @@
 //   gguf.Write(path);
 //
 // The format is drawn in tensor/io/gguf.h.
+#ifndef NIBBLE_TESTING_GGUF_BUILDER_H_
+#define NIBBLE_TESTING_GGUF_BUILDER_H_
 
 #include <cstddef>
 #include <cstdint>

@@ -1,12 +1,11 @@
-#ifndef NIBBLE_TESTING_KV_PAGES_H_
-#define NIBBLE_TESTING_KV_PAGES_H_
-
 // A KV cache of one sequence for tests of the decoder: all pages allocated at
 // once, and filled with NaN, so that a read of a token that was never written
 // shows.
 //
 //   KvPages cache(decoder.config(), DType::kF32, /*capacity=*/256);
 //   slice.layers = cache.layers();
+#ifndef NIBBLE_TESTING_KV_PAGES_H_
+#define NIBBLE_TESTING_KV_PAGES_H_
 
 #include <cstddef>
 #include <cstdint>

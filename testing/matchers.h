@@ -1,12 +1,11 @@
-#ifndef NIBBLE_TESTING_MATCHERS_H_
-#define NIBBLE_TESTING_MATCHERS_H_
-
 // Matchers for absl::Status and for arrays of floats.
 //
 //   EXPECT_THAT(file.status(), IsOk());
 //   EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, HasSubstr("q")));
 //   EXPECT_THAT(got, AllNear(want, 1e-6f));
 //   NIBBLE_ASSERT_OK_AND_ASSIGN(auto model, OpenCheckpoint(path));
+#ifndef NIBBLE_TESTING_MATCHERS_H_
+#define NIBBLE_TESTING_MATCHERS_H_
 
 #include <cmath>
 #include <cstddef>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_TESTING_RANDOM_CHECKPOINT_H_
-#define NIBBLE_TESTING_RANDOM_CHECKPOINT_H_
-
 // Checkpoints made in memory, for tests of the decoder with any configuration
 // it can express, also those that no family file produces.
 //
@@ -8,6 +5,8 @@
 //   config.residual = Residual::kParallel;
 //   Checkpoint checkpoint = RandomCheckpoint(config, /*seed=*/3);
 //   auto decoder = Decoder::Load(checkpoint, options, pool);
+#ifndef NIBBLE_TESTING_RANDOM_CHECKPOINT_H_
+#define NIBBLE_TESTING_RANDOM_CHECKPOINT_H_
 
 #include <cstdint>
 #include <deque>

@@ -1,10 +1,9 @@
-#ifndef NIBBLE_TESTING_RANDOM_TENSOR_H_
-#define NIBBLE_TESTING_RANDOM_TENSOR_H_
-
 // Seeded random values: the same on every machine and standard library.
 //
 //   RandomValues random(/*seed=*/7);
 //   std::vector<float> weights = random.Normal(outputs * inputs, 0.05f);
+#ifndef NIBBLE_TESTING_RANDOM_TENSOR_H_
+#define NIBBLE_TESTING_RANDOM_TENSOR_H_
 
 #include <cmath>
 #include <cstddef>

@@ -1,12 +1,11 @@
-#ifndef NIBBLE_TESTING_REFERENCE_DECODER_H_
-#define NIBBLE_TESTING_REFERENCE_DECODER_H_
-
 // The forward pass once more, slow and obvious: double precision, plain loops,
 // no cache, no packing, nothing shared with the decoder but the configuration
 // and the tensors. The decoder is compared with it.
 //
 //   auto logits = ReferenceLogits(*checkpoint, tokens);
 //   EXPECT_NEAR(got[v], logits[t][v], 1e-4);
+#ifndef NIBBLE_TESTING_REFERENCE_DECODER_H_
+#define NIBBLE_TESTING_REFERENCE_DECODER_H_
 
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_TESTING_SHARED_DATA_H_
-#define NIBBLE_TESTING_SHARED_DATA_H_
-
 // Finds test data that is too large, or not ours, to live in the repository.
 //
 //   const auto path =
@@ -10,6 +7,8 @@
 // The data lives in `shared/data`, beside the checkout or in a folder above
 // it; the environment variable NIBBLE_SHARED_DATA names it outright. A test
 // must check what it can without this data, and skip only the rest.
+#ifndef NIBBLE_TESTING_SHARED_DATA_H_
+#define NIBBLE_TESTING_SHARED_DATA_H_
 
 #include <optional>
 #include <string>

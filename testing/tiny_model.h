@@ -1,6 +1,3 @@
-#ifndef NIBBLE_TESTING_TINY_MODEL_H_
-#define NIBBLE_TESTING_TINY_MODEL_H_
-
 // Small random models written to disk, for tests that need a checkpoint and
 // should not depend on data outside the repository.
 //
@@ -9,6 +6,8 @@
 //   const std::string dir = ::testing::TempDir() + "/tiny";
 //   ASSERT_THAT(WriteTinyLlama(dir, options), IsOk());
 //   auto checkpoint = OpenCheckpoint(dir);
+#ifndef NIBBLE_TESTING_TINY_MODEL_H_
+#define NIBBLE_TESTING_TINY_MODEL_H_
 
 #include <cstdint>
 #include <string>

@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_FAMILIES_GGUF_READER_H_
-#define NIBBLE_MODELS_FAMILIES_GGUF_READER_H_
-
 // Reads the metadata of one architecture from a GGUF file, checking types and
 // ranges. It is to GGUF what ConfigReader is to config.json: the first problem
 // is kept, later reads go on with a harmless value.
@@ -12,6 +9,8 @@
 // Keys are given without the architecture: "block_count" stands for
 // "llama.block_count". A key that holds "general." or "tokenizer." at its start
 // is taken as it is.
+#ifndef NIBBLE_MODELS_FAMILIES_GGUF_READER_H_
+#define NIBBLE_MODELS_FAMILIES_GGUF_READER_H_
 
 #include <cstdint>
 #include <optional>

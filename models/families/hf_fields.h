@@ -1,6 +1,3 @@
-#ifndef NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
-#define NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
-
 // Parts of config.json that mean the same in every family.
 //
 //   config.activation = ReadActivation(json, "hidden_act", "silu");
@@ -8,6 +5,8 @@
 //   ReadSpecialIds(json, {1, 2}, config);
 //
 // Problems are recorded in the reader, as its own methods do.
+#ifndef NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
+#define NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
 
 #include <cstdint>
 #include <optional>

@@ -1,12 +1,11 @@
-#ifndef NIBBLE_MODELS_FAMILIES_LLAMA_GGUF_H_
-#define NIBBLE_MODELS_FAMILIES_LLAMA_GGUF_H_
-
 // The Llama family outside Hugging Face folders: GGUF files of architecture
 // "llama" (Llama, Mistral, SmolLM) and "qwen2", and llama2.c exports.
 //
 // GGUF stores the q and k rows of "llama" in an order for which the rotary
 // pairs are neighbours, hence RopeStyle::kInterleaved; "qwen2" keeps the order
 // of halves. llama2.c's are in Meta's order, neighbours too.
+#ifndef NIBBLE_MODELS_FAMILIES_LLAMA_GGUF_H_
+#define NIBBLE_MODELS_FAMILIES_LLAMA_GGUF_H_
 
 #include "absl/status/statusor.h"
 #include "models/families/family.h"
