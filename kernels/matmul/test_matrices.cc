@@ -1,0 +1,86 @@
+#include "kernels/matmul/test_matrices.h"
+
+#include <algorithm>
+#include <random>
+
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+#include "tensor/bf16.h"
+#include "tensor/shape.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kGuard = 12345.678f;
+constexpr int64_t kTail = 32;  // guards after the last row
+
+}  // namespace
+
+GuardedMatrix::GuardedMatrix(int64_t rows, int64_t cols, int64_t stride,
+                             int64_t offset)
+    : rows_(rows),
+      cols_(cols),
+      stride_(stride),
+      offset_(offset),
+      values_(offset + rows * stride + kTail, kGuard) {}
+
+int64_t GuardedMatrix::Index(int64_t row, int64_t col) const {
+  return offset_ + row * stride_ + col;
+}
+
+MatrixView<float> GuardedMatrix::view() {
+  return MatrixView<float>(values_.data() + offset_, rows_, cols_, stride_);
+}
+
+float GuardedMatrix::at(int64_t row, int64_t col) const {
+  return values_[Index(row, col)];
+}
+
+void GuardedMatrix::set(int64_t row, int64_t col, float value) {
+  values_[Index(row, col)] = value;
+}
+
+bool GuardedMatrix::GuardsIntact() const {
+  std::vector<bool> inside(values_.size(), false);
+  for (int64_t row = 0; row < rows_; ++row) {
+    for (int64_t col = 0; col < cols_; ++col) inside[Index(row, col)] = true;
+  }
+  for (size_t i = 0; i < values_.size(); ++i) {
+    if (!inside[i] && values_[i] != kGuard) return false;
+  }
+  return true;
+}
+
+std::vector<float> RandomValues(int64_t count, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  std::generate(values.begin(), values.end(),
+                [&] { return normal(generator); });
+  return values;
+}
+
+std::vector<float> RoundedToBF16(const std::vector<float>& values) {
+  std::vector<float> rounded(values.size());
+  std::transform(values.begin(), values.end(), rounded.begin(),
+                 [](float value) { return ToFloat(ToBF16(value)); });
+  return rounded;
+}
+
+PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
+                  int64_t inputs, DType dtype, ThreadPool& pool) {
+  const TensorView view = MakeTensorView(absl::MakeConstSpan(weights),
+                                         *Shape::Create({outputs, inputs}));
+  absl::StatusOr<PackedMatrix> packed = PackMatrix(view, dtype, pool);
+  CHECK_OK(packed.status());
+  return *std::move(packed);
+}
+
+double SumErrorFactor(int64_t inputs) {
+  constexpr double kUnit = 1.0 / (1 << 24);
+  const double n = std::min<double>(inputs, 256) + inputs / 256 + 1;
+  return n * kUnit / (1 - n * kUnit);
+}
+
+}  // namespace nibble

@@ -1,0 +1,48 @@
+// Inputs and bounds for tests of matrix products.
+#ifndef NIBBLE_KERNELS_MATMUL_TEST_MATRICES_H_
+#define NIBBLE_KERNELS_MATMUL_TEST_MATRICES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/matmul/matmul.h"
+#include "kernels/thread_pool.h"
+#include "tensor/dtype.h"
+
+namespace nibble {
+
+// A matrix whose rows lie `stride` apart, `offset` floats into the allocation
+// (to break alignment), with every float outside the rows set to a guard value.
+class GuardedMatrix {
+ public:
+  GuardedMatrix(int64_t rows, int64_t cols, int64_t stride, int64_t offset);
+
+  MatrixView<float> view();
+  float at(int64_t row, int64_t col) const;
+  void set(int64_t row, int64_t col, float value);
+  // True if nothing outside the rows has changed.
+  bool GuardsIntact() const;
+
+ private:
+  int64_t Index(int64_t row, int64_t col) const;
+
+  int64_t rows_, cols_, stride_, offset_;
+  std::vector<float> values_;
+};
+
+// `count` values from a normal distribution, the same for the same seed.
+std::vector<float> RandomValues(int64_t count, uint32_t seed);
+
+// values, each rounded to bf16.
+std::vector<float> RoundedToBF16(const std::vector<float>& values);
+
+// Weights [outputs, inputs] packed in `dtype`.
+PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
+                  int64_t inputs, DType dtype, ThreadPool& pool);
+
+// gamma(256 + K / 256) of matmul.h: the bound on the relative error of a sum.
+double SumErrorFactor(int64_t inputs);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_KERNELS_MATMUL_TEST_MATRICES_H_
