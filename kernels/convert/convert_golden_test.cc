@@ -52,78 +52,33 @@ struct Golden {
   uint64_t hash;                             // Of the bytes of all.
 };
 
+// clang-format off
+const Golden kGoldens[] = {
+    {DType::kQ4_0, {0}, 0xbd7be000, 0xbd172000, 0xbd7be000, 0x3db05000,
+     0x0, 0xbb8777cd5e3a26c1},
+    {DType::kQ4_1, {0, 2}, 0x3e172000, 0x3cc98000, 0x3dc98000, 0x3d972000,
+     0x37500000, 0xc8305f66463e8ebc},
+    {DType::kQ5_0, {0}, 0x3db05000, 0x3c498000, 0x3de2b000, 0xbd972000,
+     0x0, 0xf5b429c166a094d0},
+    {DType::kQ5_1, {0, 2}, 0x3e305000, 0x3eaa0400, 0x3ebce800, 0x3e6f4800,
+     0x37500000, 0xb4bdfdc1b2a3408e},
+    {DType::kQ8_0, {0}, 0x3edc6400, 0x3f26de00, 0x3f6c2200, 0xbfb37600,
+     0x39bc8000, 0x9e2a4542b6810fa4},
+    {DType::kQ4_K, {0, 2}, 0xbeef4800, 0xbf8a8800, 0x3f23b800, 0xbdc98000,
+     0x3aac4000, 0xbf0b3447c7c2479d},
+    {DType::kQ5_K, {0, 2}, 0x3fff0600, 0x3ec98000, 0x3e172000, 0xbf172000,
+     0x38b60000, 0xcbaa957c6295cfff},
+    {DType::kQ6_K, {208}, 0xc1bcced0, 0xc01eff00, 0x40172000, 0xbe172000,
+     0x3b60a800, 0x7d66e6315beb80dc},
+};
+// clang-format on
+
 // Three blocks: byte i is ((7 i^2 + 113 i + 29) >> 3) & 255, and the f16 field
 // k of block b is {0.0123, -1.75, 3.1e-6}[b] * (k + 1).
 TEST(ConvertGoldenTest, GeneratedBlocksEqualGgml) {
-  const Golden goldens[] = {
-      {DType::kQ4_0,
-       {0},
-       0xbd7be000,
-       0xbd172000,
-       0xbd7be000,
-       0x3db05000,
-       0x0,
-       0xbb8777cd5e3a26c1},
-      {DType::kQ4_1,
-       {0, 2},
-       0x3e172000,
-       0x3cc98000,
-       0x3dc98000,
-       0x3d972000,
-       0x37500000,
-       0xc8305f66463e8ebc},
-      {DType::kQ5_0,
-       {0},
-       0x3db05000,
-       0x3c498000,
-       0x3de2b000,
-       0xbd972000,
-       0x0,
-       0xf5b429c166a094d0},
-      {DType::kQ5_1,
-       {0, 2},
-       0x3e305000,
-       0x3eaa0400,
-       0x3ebce800,
-       0x3e6f4800,
-       0x37500000,
-       0xb4bdfdc1b2a3408e},
-      {DType::kQ8_0,
-       {0},
-       0x3edc6400,
-       0x3f26de00,
-       0x3f6c2200,
-       0xbfb37600,
-       0x39bc8000,
-       0x9e2a4542b6810fa4},
-      {DType::kQ4_K,
-       {0, 2},
-       0xbeef4800,
-       0xbf8a8800,
-       0x3f23b800,
-       0xbdc98000,
-       0x3aac4000,
-       0xbf0b3447c7c2479d},
-      {DType::kQ5_K,
-       {0, 2},
-       0x3fff0600,
-       0x3ec98000,
-       0x3e172000,
-       0xbf172000,
-       0x38b60000,
-       0xcbaa957c6295cfff},
-      {DType::kQ6_K,
-       {208},
-       0xc1bcced0,
-       0xc01eff00,
-       0x40172000,
-       0xbe172000,
-       0x3b60a800,
-       0x7d66e6315beb80dc},
-  };
   constexpr int kBlocks = 3;
   const float scales[kBlocks] = {0.0123f, -1.75f, 3.1e-6f};
-  for (const Golden& golden : goldens) {
+  for (const Golden& golden : kGoldens) {
     SCOPED_TRACE(DTypeName(golden.dtype));
     const int64_t block_bytes = DTypeBlockBytes(golden.dtype);
     std::vector<uint16_t> storage(kBlocks * block_bytes / 2);

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <limits>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tensor/io/error_text.h"
 
@@ -37,6 +36,11 @@ absl::StatusOr<GgufType> ReadType(ByteReader& reader) {
         absl::StrCat("is of unknown type ", type));
   }
   return static_cast<GgufType>(type);
+}
+
+absl::Status PastTheEnd(absl::string_view what) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " goes past the end of the file"));
 }
 
 // Walks `count` strings. False when one does not fit.
@@ -136,63 +140,63 @@ std::optional<double> LoadFloat(GgufType type, const std::byte* at) {
 }  // namespace
 
 absl::StatusOr<GgufValue> GgufValue::Read(ByteReader& reader) {
-  absl::StatusOr<GgufType> type = ReadType(reader);
+  const absl::StatusOr<GgufType> type = ReadType(reader);
   if (!type.ok()) return type.status();
   GgufValue value;
   value.type_ = value.element_type_ = *type;
-  const auto ends = [](absl::string_view what) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, " goes past the end of the file"));
-  };
-
+  absl::Status status;
   if (*type == GgufType::kString) {
-    uint64_t length = 0;
-    if (!reader.Read(&length)) return ends("its string");
-    if (length > kMaxGgufStringBytes && length <= reader.remaining()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("is a string of ", length, " bytes, above the limit of ",
-                       kMaxGgufStringBytes));
-    }
-    if (!reader.ReadBytes(length, &value.payload_)) {
-      return ends(absl::StrCat("its string of ", length, " bytes"));
-    }
-    return value;
+    status = value.ReadString(reader);
+  } else if (*type == GgufType::kArray) {
+    status = value.ReadArray(reader);
+  } else if (!reader.ReadBytes(BytesOf(*type), &value.payload_)) {
+    status = PastTheEnd("its value");
   }
-  if (*type != GgufType::kArray) {
-    if (!reader.ReadBytes(BytesOf(*type), &value.payload_)) {
-      return ends("its value");
-    }
-    return value;
-  }
+  if (!status.ok()) return status;
+  return value;
+}
 
-  absl::StatusOr<GgufType> element = ReadType(reader);
+absl::Status GgufValue::ReadString(ByteReader& reader) {
+  uint64_t length = 0;
+  if (!reader.Read(&length)) return PastTheEnd("its string");
+  if (length > reader.remaining()) {
+    return PastTheEnd(absl::StrCat("its string of ", length, " bytes"));
+  }
+  if (length > kMaxGgufStringBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("is a string of ", length, " bytes, above the limit of ",
+                     kMaxGgufStringBytes));
+  }
+  reader.ReadBytes(length, &payload_);  // Fits: just checked.
+  return absl::OkStatus();
+}
+
+absl::Status GgufValue::ReadArray(ByteReader& reader) {
+  const absl::StatusOr<GgufType> element = ReadType(reader);
   if (!element.ok()) return element.status();
   if (*element == GgufType::kArray) {
     return absl::InvalidArgumentError(
         "is an array of arrays, which is not supported");
   }
-  value.element_type_ = *element;
+  element_type_ = *element;
   uint64_t count = 0;
-  if (!reader.Read(&count)) return ends("its array");
+  if (!reader.Read(&count)) return PastTheEnd("its array");
   const std::string text =
       absl::StrCat("its array of ", count, " ", NameOf(*element), " values");
   const bool strings = *element == GgufType::kString;
   // A string takes at least its length's bytes.
   const size_t least = strings ? sizeof(uint64_t) : BytesOf(*element);
-  if (count > reader.remaining() / least) return ends(text);
-  value.count_ = static_cast<size_t>(count);
-  if (!strings) {
-    reader.ReadBytes(count * least, &value.payload_);  // Fits: just checked.
-    return value;
-  }
+  if (count > reader.remaining() / least) return PastTheEnd(text);
+  count_ = static_cast<size_t>(count);
   ByteReader walk = reader;
-  if (!ForEachString(walk, value.count_, [](absl::string_view) {})) {
+  if (strings && !ForEachString(walk, count_, [](absl::string_view) {})) {
     return absl::InvalidArgumentError(absl::StrCat(
         text, " holds one that goes past the end of the file or is above ",
         kMaxGgufStringBytes, " bytes"));
   }
-  reader.ReadBytes(walk.position() - reader.position(), &value.payload_);
-  return value;
+  reader.ReadBytes(
+      strings ? walk.position() - reader.position() : count * least, &payload_);
+  return absl::OkStatus();
 }
 
 std::string GgufValue::TypeText() const {

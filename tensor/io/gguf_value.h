@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -68,6 +69,10 @@ class GgufValue {
 
  private:
   GgufValue() = default;
+
+  // What follows the type.
+  absl::Status ReadString(ByteReader& reader);
+  absl::Status ReadArray(ByteReader& reader);
 
   bool IsArray() const { return type_ == GgufType::kArray; }
   // Element i of an array of numbers or bools, or the scalar itself for i = 0.

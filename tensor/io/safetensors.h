@@ -20,8 +20,8 @@
 //
 // A tensor that is not aligned for its dtype (the format does not ask for it)
 // is copied into memory of its own when it is first asked for; all others are
-// views of the mapped file. A dtype that nibble does not have (U16, F8_E4M3, …)
-// is an error only when that tensor is asked for.
+// views of the mapped file. A dtype that nibble does not have (U16, F8_E4M3) is
+// an error only when that tensor is asked for.
 #ifndef NIBBLE_TENSOR_IO_SAFETENSORS_H_
 #define NIBBLE_TENSOR_IO_SAFETENSORS_H_
 

@@ -12,6 +12,10 @@
 namespace nibble {
 namespace {
 
+// More than any shape could sensibly have; what is too much for nibble is said
+// later, with the number of dimensions.
+constexpr size_t kLongestArray = 64;
+
 // Receives the parser's events. The parser keeps its own stack on the heap, and
 // the handler stops it at the first value of an unexpected kind, so depth is
 // bounded by the format's own: file object, tensor object, array.
@@ -36,10 +40,10 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override;
   bool start_array(size_t) override;
   bool end_array() override;
+  // The parser's own text may hold megabytes of the input.
   bool parse_error(size_t position, const std::string&,
-                   const nlohmann::json::exception& error) override {
-    return Fail(
-        absl::StrCat("not valid JSON at byte ", position, ": ", error.what()));
+                   const nlohmann::json::exception&) override {
+    return Fail(absl::StrCat("not valid JSON at byte ", position));
   }
 
  private:
@@ -117,6 +121,9 @@ bool HeaderHandler::number_unsigned(uint64_t value) {
   if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
     return Fail(absl::StrCat(Where(), " holds the number ", value,
                              ", which is too large"));
+  }
+  if (array_.size() == kLongestArray) {
+    return Unexpected(absl::StrCat("more than ", kLongestArray, " numbers"));
   }
   array_.push_back(static_cast<int64_t>(value));
   return true;

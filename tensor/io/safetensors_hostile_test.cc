@@ -114,6 +114,22 @@ TEST(SafetensorsHostileTest, RejectsHeaderThatIsNotJson) {
   }
 }
 
+TEST(SafetensorsHostileTest, MessagesAboutHugeTokensAreShort) {
+  const std::string huge(1'000'000, 'x');
+  // ErrorOf checks the length.
+  EXPECT_NE(ErrorOfJson("{\"" + huge + "\xff"), "accepted");
+  EXPECT_NE(ErrorOfJson("{" + huge), "accepted");
+  EXPECT_NE(ErrorOfJson("{\"" + huge + "\":7}"), "accepted");
+  EXPECT_NE(ErrorOfTensor("\"" + huge + "\":7", ""), "accepted");
+}
+
+TEST(SafetensorsHostileTest, RejectsHugeShapes) {
+  std::string shape = "1";
+  for (int i = 0; i < 1'000'000; ++i) shape += ",1";
+  EXPECT_THAT(ErrorOfTensor("\"shape\":[" + shape + "]", ""),
+              HasSubstr("more than 64 numbers"));
+}
+
 TEST(SafetensorsHostileTest, RejectsHeaderThatIsNotAnObject) {
   for (const char* json : {"[]", "1", "-1", "1.5", "\"a\"", "null", "true"}) {
     EXPECT_THAT(ErrorOfJson(json), HasSubstr("where an object should stand"))
@@ -247,11 +263,10 @@ TEST(SafetensorsHostileTest, RejectsBytesThatDoNotMatchDtypeAndShape) {
 
 TEST(SafetensorsHostileTest, RejectsShapeProductThatWraps) {
   // The product is 2^64, which wraps to 0 elements.
-  EXPECT_THAT(
-      ErrorOfTensor(
-          R"("dtype":"I8","shape":[4294967296,4294967296],"data_offsets":[0,0])",
-          ""),
-      HasSubstr("more elements than 64 bits"));
+  EXPECT_THAT(ErrorOfTensor(R"("dtype":"I8","shape":[4294967296,4294967296],)"
+                            R"("data_offsets":[0,0])",
+                            ""),
+              HasSubstr("more elements than 64 bits"));
   // 2^62 elements fit, but four bytes each wrap to 0.
   EXPECT_THAT(
       ErrorOfTensor(
