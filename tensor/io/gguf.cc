@@ -24,15 +24,15 @@ constexpr uint64_t kMaxNameBytes = 65535;
 constexpr uint64_t kLeastPairBytes = 8 + 4 + 1;
 // The shortest tensor: a name of no bytes, rank, one dimension, type, offset.
 constexpr uint64_t kLeastTensorBytes = 8 + 4 + 8 + 4 + 8;
+// Far above what models have (some dozens of keys, some thousands of tensors),
+// and small enough that the records of a hostile file fit any memory.
+constexpr uint64_t kMaxPairs = 100'000;
+constexpr uint64_t kMaxTensors = 1'000'000;
 
 // What a tensor's record in the file says.
 struct TensorInfo {
   std::string name;
-  absl::Span<const int64_t> dims() const {
-    return absl::MakeConstSpan(dims_outermost_first).subspan(4 - rank);
-  }
-  uint32_t rank = 0;
-  int64_t dims_outermost_first[4] = {};  // The last `rank` are set.
+  std::vector<int64_t> dims;  // Outermost first.
   uint32_t type = 0;
   uint64_t offset = 0;  // From the start of the tensors' bytes.
 };
@@ -49,18 +49,20 @@ absl::StatusOr<TensorInfo> ReadTensorInfo(ByteReader& reader) {
   }
   info.name = std::string(name);
   const std::string quoted = QuoteForMessage(name);
-  if (!reader.Read(&info.rank)) return error(quoted, " is cut off");
-  if (info.rank < 1 || info.rank > Shape::kMaxRank) {
-    return error(quoted, " has ", info.rank, " dimensions; 1 to ",
-                 Shape::kMaxRank, " are supported");
+  uint32_t rank = 0;
+  if (!reader.Read(&rank)) return error(quoted, " is cut off");
+  if (rank < 1 || rank > Shape::kMaxRank) {
+    return error(quoted, " has ", rank, " dimensions; 1 to ", Shape::kMaxRank,
+                 " are supported");
   }
-  for (uint32_t i = 0; i < info.rank; ++i) {
-    uint64_t dim = 0;  // Innermost first in the file.
+  info.dims.resize(rank);
+  for (uint32_t i = rank; i > 0; --i) {  // Innermost first in the file.
+    uint64_t dim = 0;
     if (!reader.Read(&dim)) return error(quoted, " is cut off");
     if (dim > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       return error(quoted, " has a dimension of ", dim);
     }
-    info.dims_outermost_first[3 - i] = static_cast<int64_t>(dim);
+    info.dims[i - 1] = static_cast<int64_t>(dim);
   }
   if (!reader.Read(&info.type) || !reader.Read(&info.offset)) {
     return error(quoted, " is cut off");
@@ -85,7 +87,7 @@ absl::StatusOr<TensorView> PlaceTensor(const TensorInfo& info,
     return error("starts at byte ", info.offset, " of ", data.size(),
                  " bytes of data; the file may be truncated");
   }
-  absl::StatusOr<Shape> shape = Shape::Create(info.dims());
+  absl::StatusOr<Shape> shape = Shape::Create(info.dims);
   if (!shape.ok()) return error("is bad: ", shape.status().message());
   TensorView view;
   view.shape = *shape;
@@ -102,6 +104,21 @@ absl::StatusOr<TensorView> PlaceTensor(const TensorInfo& info,
   view.data = data.data() + info.offset;
   view.bytes = static_cast<size_t>(*bytes);
   return view;
+}
+
+// Checks a count before anything is allocated for it.
+absl::Status CheckCount(uint64_t count, absl::string_view what, uint64_t most,
+                        uint64_t least_bytes, const ByteReader& reader) {
+  if (count > reader.remaining() / least_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("says it has ", count, " ", what, ", but only ",
+                     reader.remaining(), " bytes follow"));
+  }
+  if (count > most) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "says it has ", count, " ", what, ", above the limit of ", most));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckMagic(absl::string_view magic) {
@@ -175,11 +192,9 @@ absl::Status GgufFile::Read(absl::Span<const std::byte> bytes) {
 }
 
 absl::Status GgufFile::ReadMetadata(ByteReader& reader, uint64_t count) {
-  if (count > reader.remaining() / kLeastPairBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("says it has ", count, " metadata keys, but only ",
-                     reader.remaining(), " bytes follow"));
-  }
+  absl::Status status =
+      CheckCount(count, "metadata keys", kMaxPairs, kLeastPairBytes, reader);
+  if (!status.ok()) return status;
   for (uint64_t i = 0; i < count; ++i) {
     absl::string_view key;
     if (!reader.ReadString(kMaxNameBytes, &key)) {
@@ -221,11 +236,9 @@ absl::Status GgufFile::ReadTensors(ByteReader& reader, uint64_t count,
                                    absl::Span<const std::byte> bytes) {
   const absl::StatusOr<uint64_t> alignment = Alignment();
   if (!alignment.ok()) return alignment.status();
-  if (count > reader.remaining() / kLeastTensorBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("says it has ", count, " tensors, but only ",
-                     reader.remaining(), " bytes follow the metadata"));
-  }
+  absl::Status status =
+      CheckCount(count, "tensors", kMaxTensors, kLeastTensorBytes, reader);
+  if (!status.ok()) return status;
   const auto error = [](absl::string_view what, const absl::Status& status) {
     return absl::Status(status.code(),
                         absl::StrCat("tensor ", what, status.message()));
@@ -240,12 +253,15 @@ absl::Status GgufFile::ReadTensors(ByteReader& reader, uint64_t count,
     infos.push_back(*std::move(info));
   }
 
-  // A file without tensors may end before the padding.
+  if (infos.empty()) return absl::OkStatus();  // The padding may be left out.
+
   const size_t padding =
       (*alignment - reader.position() % *alignment) % *alignment;
-  const size_t start =
-      reader.position() + std::min(padding, reader.remaining());
-  const absl::Span<const std::byte> data = bytes.subspan(start);
+  if (padding > reader.remaining()) {
+    return absl::InvalidArgumentError("ends before the tensors' data");
+  }
+  const absl::Span<const std::byte> data =
+      bytes.subspan(reader.position() + padding);
   std::vector<std::pair<std::string, Tensor>> tensors;
   tensors.reserve(infos.size());
   for (TensorInfo& info : infos) {

@@ -137,6 +137,25 @@ TEST(GgufHostileTest, RejectsHugeCounts) {
   }
 }
 
+// Sound in every other way, so that only the limit speaks against them.
+TEST(GgufHostileTest, RejectsCountsAboveTheLimits) {
+  RawGguf pairs, tensors;
+  for (int i = 0; i <= 100'000; ++i) pairs.U32(absl::StrCat(i), 1);
+  EXPECT_THAT(ErrorOf(pairs), HasSubstr("above the limit of 100000"));
+  for (int i = 0; i <= 1'000'000; ++i) {
+    tensors.TensorAt(absl::StrCat(i), {0}, 24, 0);
+  }
+  EXPECT_THAT(ErrorOf(tensors), HasSubstr("above the limit of 1000000"));
+}
+
+TEST(GgufHostileTest, RejectsFileThatEndsBeforeTheData) {
+  // An empty tensor needs no data, but there is no place for it to be.
+  const std::string whole = RawGguf().Tensor("a", {0}, 0, "").Build();
+  EXPECT_EQ(ErrorOf(whole), "accepted");
+  EXPECT_THAT(ErrorOf(whole.substr(0, whole.size() - 1)),
+              HasSubstr("ends before the tensors' data"));
+}
+
 TEST(GgufHostileTest, RejectsHugeArrayCounts) {
   for (uint32_t type : {0u, 4u, 6u, 7u, 8u, 10u}) {
     for (uint64_t count :
