@@ -62,6 +62,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return OptionError("prefill_chunk",
                        absl::StrCat(options.prefill_chunk, " is negative"));
   }
+  if (options.memory_limit < 0) {
+    return OptionError("memory_limit",
+                       absl::StrCat(options.memory_limit, " is negative"));
+  }
   return absl::OkStatus();
 }
 
@@ -125,9 +129,10 @@ std::vector<int32_t> EndOfTextIds(const DecoderConfig& config,
   return {*tokenizer->eos_id()};
 }
 
-int64_t CacheLimit() {
-  return static_cast<int64_t>(static_cast<double>(AvailableMemoryBytes()) *
-                              kKvShareOfMemory);
+// Bytes for everything that is still to be allocated, with `used` taken.
+int64_t MemoryLeft(const EngineOptions& options, int64_t used) {
+  if (options.memory_limit == 0) return AvailableMemoryBytes();
+  return std::max<int64_t>(0, options.memory_limit - used);
 }
 
 }  // namespace
@@ -174,7 +179,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
       options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
   parts.weights = options.weights.value_or(DType::kBF16);
   parts.kv_layout = MakeKvLayout(checkpoint->config, options.kv_cache);
-  status = CheckWeightsFit(*checkpoint, parts.weights, AvailableMemoryBytes());
+  status = CheckWeightsFit(*checkpoint, parts.weights, MemoryLeft(options, 0));
   if (!status.ok()) return status;
 
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
@@ -193,7 +198,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
   if (!decoder.ok()) return decoder.status();
   parts.decoder = *std::move(decoder);
 
-  parts.kv_bytes = CacheLimit();
+  const int64_t left =
+      MemoryLeft(options, static_cast<int64_t>(parts.decoder->weight_bytes()));
+  parts.kv_bytes =
+      static_cast<int64_t>(static_cast<double>(left) * kKvShareOfMemory);
   status = CheckCacheFits(options, parts.kv_layout, parts.kv_bytes);
   if (!status.ok()) return status;
   parts.load_time = absl::Now() - start;

@@ -70,6 +70,9 @@ struct EngineOptions {
   // is an error, except where the positions have no limit: ALiBi, and dynamic
   // rope scaling (which has none by itself either).
   int64_t context = 0;
+  // Most bytes that weights, keys and values may take together. 0: what the
+  // machine and the process's cgroup have free when the model is opened.
+  int64_t memory_limit = 0;
   // Tokens per prefill step; 0: kDefaultPrefillChunk.
   int64_t prefill_chunk = 0;
   // Called while weights are read, on the calling thread.
@@ -94,8 +97,9 @@ struct PrefillOptions {
 class Engine {
  public:
   // Reads the checkpoint, packs its weights, reads its tokenizer. Errors name
-  // the file and what to do; ResourceExhausted when the machine lacks memory
-  // for the weights or for the keys and values of `options.context` tokens.
+  // the file and what to do; ResourceExhausted when memory lacks for the
+  // weights, or for the keys and values of the `options.context` tokens that
+  // were asked for.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(
       const EngineOptions& options);
 

@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/decoder_config.h"
+#include "runtime/kv_cache.h"
 #include "testing/matchers.h"
 #include "testing/tiny_model.h"
 
@@ -361,6 +363,8 @@ TEST_F(EngineTest, RejectsOptionsOutOfRange) {
               StatusIs(kInvalid, HasSubstr("context")));
   EXPECT_THAT(error_of([](auto& o) { o.prefill_chunk = -1; }),
               StatusIs(kInvalid, HasSubstr("prefill_chunk")));
+  EXPECT_THAT(error_of([](auto& o) { o.memory_limit = -1; }),
+              StatusIs(kInvalid, HasSubstr("memory_limit")));
   EXPECT_THAT(error_of([](auto& o) {
                 o.weights = DType::kF32;
                 o.activations = Activations::kBF16;
@@ -407,6 +411,52 @@ TEST_F(EngineTest, CacheLargerThanTheMachineIsAnErrorThatSaysSo) {
                        AllOf(HasSubstr("context"), HasSubstr("GB"))));
   options.context = 0;  // only what is used is taken
   EXPECT_THAT(Engine::Open(options), IsOk());
+}
+
+TEST_F(EngineTest, WeightsAboveTheMemoryLimitAreAnErrorThatSaysSo) {
+  EngineOptions options = Options(*folder_);
+  options.weights = DType::kF32;
+  options.memory_limit = 20000;
+  EXPECT_THAT(Engine::Open(options),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("weights"), HasSubstr("20 kB"),
+                             HasSubstr("bf16"))));
+}
+
+TEST_F(EngineTest, SequenceThatOutgrowsTheMemoryLimitIsAnErrorAndKeepsItsText) {
+  EngineOptions options = Options(*folder_);
+  const int64_t block = engine_->kv_pool().layout().block_bytes();
+  options.memory_limit =
+      static_cast<int64_t>(engine_->weight_bytes()) + block * 3 / 2;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  const std::vector<int32_t> tokens = Tokens(kPageTokens);
+  ASSERT_THAT(engine->Prefill(*sequence, tokens, {}), IsOk());
+  std::vector<float> logits(kVocabulary);
+  EXPECT_THAT(
+      engine->Decode(*sequence, 1, absl::MakeSpan(logits)),
+      StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("KV cache")));
+  EXPECT_EQ(sequence->position(), kPageTokens);
+  sequence->Truncate(kPageTokens - 1);
+  EXPECT_THAT(engine->Decode(*sequence, 1, absl::MakeSpan(logits)), IsOk());
+}
+
+TEST_F(EngineTest, Bf16ActivationsRoundTheLogitsALittle) {
+  EngineOptions options = Options(*folder_);
+  options.activations = Activations::kBF16;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+  const std::vector<int32_t> tokens = Tokens(20);
+  const std::vector<float> exact = AllLogits(*engine_, tokens).back();
+  const std::vector<float> rounded = AllLogits(*engine, tokens).back();
+  float largest = 0, difference = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    largest = std::max(largest, std::abs(exact[i]));
+    difference = std::max(difference, std::abs(exact[i] - rounded[i]));
+  }
+  EXPECT_GT(difference, 0);
+  // bf16 rounds by 2^-9 relative; two layers of products of random signs stay
+  // well below ten such steps of the largest logit.
+  EXPECT_LT(difference, largest * 10 / 512);
 }
 
 TEST_F(EngineTest, MissingModelIsNamed) {

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/engine.h"
@@ -26,6 +28,7 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
+using ::nibble::testing::AllNear;
 using ::nibble::testing::IsOk;
 using ::nibble::testing::RunfilePath;
 using ::nibble::testing::SharedDataPath;
@@ -116,6 +119,52 @@ TEST(BundledModelTest, LossOnHeldOutTextEqualsTransformers) {
     EXPECT_NEAR(-scores.sum_logprob, nll, 1e-5 * nll) << "window " << i;
   }
 }
+
+// Both files of a real Llama, as published: GGUF and llama2.c.
+TEST(Stories260KTest, GreedyIdsEqualThePublishedTextFromBothFormats) {
+  const auto golden_path = SharedDataPath("llama-stories260K/golden.json");
+  if (!golden_path) GTEST_SKIP() << "shared data is not beside the checkout";
+  const Json golden = ReadJson(*golden_path);
+  const auto greedy = golden["greedy_ids"].get<std::vector<int32_t>>();
+  ASSERT_EQ(greedy.size(), 257u);
+  for (const char* name : {"stories260K.gguf", "stories260K.bin"}) {
+    const auto path = SharedDataPath(absl::StrCat("llama-stories260K/", name));
+    ASSERT_TRUE(path.has_value());
+    NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(Float32(*path)));
+    const Generation result = Greedy(*engine, {1}, 257);
+    EXPECT_EQ(result.token_ids, greedy) << name;
+    ASSERT_NE(engine->tokenizer(), nullptr) << name;
+    EXPECT_EQ(result.text, golden["greedy_text"]) << name;
+  }
+}
+
+// Four-bit and eight-bit GGUF files, dequantised: every logit.
+class QuantizedGgufTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(QuantizedGgufTest, LogitsEqualTransformersOnTheDequantisedWeights) {
+  const std::string folder =
+      absl::StrCat("quantized/tolstoy-llama-gguf-", GetParam());
+  const auto model = SharedDataPath(
+      absl::StrCat(folder, "/tolstoy-llama-gguf-", GetParam(), ".gguf"));
+  const auto golden_path = SharedDataPath(folder + "/golden.json");
+  if (!model || !golden_path) {
+    GTEST_SKIP() << "shared data is not beside the checkout";
+  }
+  const Json golden = ReadJson(*golden_path);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(Float32(*model)));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+  std::vector<float> logits(engine->vocabulary());
+  ASSERT_THAT(engine->Prefill(*sequence,
+                              golden["prompt_ids"].get<std::vector<int32_t>>(),
+                              absl::MakeSpan(logits)),
+              IsOk());
+  const auto expected = golden["last_logits"].get<std::vector<float>>();
+  // Float32 rounding of sums in another order; logits are below 10.
+  EXPECT_THAT(logits, AllNear(expected, 2e-4f));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, QuantizedGgufTest,
+                         ::testing::Values("q4_0", "q4_1", "q4_k_m", "q8_0"));
 
 // tools/fetch_model puts the file there; a test never fetches it.
 std::optional<std::string> SmolLm2Path() {

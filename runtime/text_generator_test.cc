@@ -115,11 +115,11 @@ TEST_F(TextGeneratorTest, StreamedPiecesMakeUpTheText) {
 
 // Cuts the text at every place and length: many of the strings span tokens.
 TEST_F(TextGeneratorTest, NothingOfAStopStringIsEverShown) {
-  const std::string whole = Run(Greedy()).text;
+  const std::string whole = Run(Greedy(24)).text;
   for (size_t begin = 0; begin + 12 < whole.size(); begin += 5) {
     for (size_t length : {1, 4, 11}) {
       const std::string stop = whole.substr(begin, length);
-      GenerateOptions options = Greedy();
+      GenerateOptions options = Greedy(24);
       options.stop = {"never found", stop, stop + "#"};
       std::string streamed;
       const Generation result = Run(options, [&](absl::string_view text) {
