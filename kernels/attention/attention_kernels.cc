@@ -13,6 +13,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h, once per target.
 #include "hwy/highway.h"
+#include "kernels/attention/direct-inl.h"
 #include "kernels/attention/rows-inl.h"
 #include "kernels/attention/tiles-inl.h"
 #include "kernels/attention/unpack-inl.h"
@@ -40,12 +41,12 @@ struct Scratch {
         scores(q + kMaxRows * PaddedDim(head_dim)),
         keys(scores + kMaxRows * kKeyBlock),
         values(keys + kSubBlock * PaddedDim(head_dim)),
-        zeros(values + kSubBlock * PaddedDim(head_dim)),
-        block(zeros + PaddedDim(head_dim)),
+        copy(values + kSubBlock * PaddedDim(head_dim)),
+        block(copy + kSubBlock * PaddedDim(head_dim)),
         total(block + PartialFloats(head_dim)) {}
 
   static int64_t Floats(int64_t head_dim) {
-    return PaddedDim(head_dim) * (kMaxRows + 2 * kSubBlock + 1) +
+    return PaddedDim(head_dim) * (kMaxRows + 3 * kSubBlock) +
            kMaxRows * kKeyBlock + 2 * PartialFloats(head_dim);
   }
 
@@ -53,7 +54,7 @@ struct Scratch {
   float* scores;  // [kMaxRows, kKeyBlock], then the weights
   float* keys;    // [head_dim, kSubBlock]
   float* values;  // [kSubBlock, PaddedDim]
-  float* zeros;   // [PaddedDim], stands for keys that are not there
+  float* copy;    // [kSubBlock, head_dim] of the cache's dtype
   float* block;   // Partial of one block
   float* total;   // Partial of all blocks so far
 };
@@ -68,22 +69,26 @@ struct SubBlock {
   KeyRange keys() const { return {tokens.begin, tokens.end}; }
 };
 
-// Scores of the keys of one sub-block, which starts at column `column`.
+// Scores of the keys of one sub-block.
 template <class T>
 void ScoreSubBlock(const Rows& rows, const SubBlock<T>& sub,
                    const Scratch& scratch) {
-  const int64_t lead = sub.column % kSubBlock;
-  const T* tokens[kSubBlock];
-  std::fill_n(tokens, kSubBlock, reinterpret_cast<const T*>(scratch.zeros));
-  sub.tokens.Rows(tokens + lead);
-  UnpackKeys(tokens, rows.head_dim, sub.next, scratch.keys);
+  const int64_t start = sub.tokens.begin / kSubBlock * kSubBlock;
+  T* const copy = reinterpret_cast<T*>(scratch.copy);
+  float* const scores = scratch.scores + start % kKeyBlock;
+  if (rows.count <= kDirectRows) {
+    ScoresFromCache(rows.count, sub.tokens, start, sub.next, copy, scratch.q,
+                    rows.stride, scores);
+    return;
+  }
+  UnpackKeys(sub.tokens, start, sub.next, copy, scratch.keys);
   for (int64_t r = 0; r < rows.count; r += kTileRows) {
     const int64_t count = std::min<int64_t>(kTileRows, rows.count - r);
     const KeyRange any =
         KeysOfGroup(rows, r, count, sub.tokens.begin, sub.tokens.end).any;
     if (any.begin >= any.end) continue;
     Scores(count, scratch.q + r * rows.stride, rows.stride, rows.head_dim,
-           scratch.keys, scratch.scores + r * kKeyBlock + sub.column - lead);
+           scratch.keys, scores + r * kKeyBlock);
   }
 }
 
@@ -124,6 +129,19 @@ void MixSubBlock(const Rows& rows, const SubBlock<T>& sub,
                  const Scratch& scratch, float* mix) {
   const T* tokens[kSubBlock];
   sub.tokens.Rows(tokens);
+  const int64_t lanes =
+      static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
+  if (rows.count <= kDirectRows && rows.head_dim % lanes == 0) {
+    const GroupKeys group =
+        KeysOfGroup(rows, 0, rows.count, sub.tokens.begin, sub.tokens.end);
+    if (group.all.begin == sub.tokens.begin &&
+        group.all.end == sub.tokens.end) {
+      MixFromCache(rows.count, scratch.scores + sub.column, tokens,
+                   sub.tokens.end - sub.tokens.begin, sub.next, rows.stride,
+                   mix);
+      return;
+    }
+  }
   UnpackValues(tokens, sub.tokens.end - sub.tokens.begin, rows.head_dim,
                rows.stride, sub.next, scratch.values);
   for (int64_t r = 0; r < rows.count; r += kTileRows) {
@@ -251,7 +269,6 @@ template <class T>
 void AttendTyped(const AttentionTask& task, float* floats) {
   const Rows rows = RowsOf(task);
   const Scratch scratch(floats, rows.head_dim);
-  std::fill_n(scratch.zeros, rows.stride, 0.0f);
   ScaleQueries(task, rows, scratch.q);
   if (task.partials != nullptr) {
     float* partial = task.partials;

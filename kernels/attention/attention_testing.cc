@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -16,7 +17,8 @@ PagedCache::PagedCache(const KvView& shape, int64_t tokens) : view_(shape) {
   const int64_t pages = (tokens + shape.page_tokens - 1) / shape.page_tokens;
   const int64_t bytes = KvPageBytes(shape);
   // Bytes of ones are NaNs in both dtypes.
-  storage_.assign(static_cast<size_t>(2 * pages * bytes), std::byte{0xFF});
+  storage_ = AlignedBuffer(static_cast<size_t>(2 * pages * bytes));
+  std::memset(storage_.data(), 0xFF, storage_.size());
   std::vector<int64_t> places(static_cast<size_t>(2 * pages));
   std::iota(places.begin(), places.end(), 0);
   std::shuffle(places.begin(), places.end(), std::mt19937(7));

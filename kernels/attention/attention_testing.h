@@ -11,6 +11,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/kv_view.h"
 #include "kernels/thread_pool.h"
+#include "tensor/buffer.h"
 
 namespace nibble {
 
@@ -82,7 +83,7 @@ class PagedCache {
   const KvView& view() const { return view_; }
 
  private:
-  std::vector<std::byte> storage_;
+  AlignedBuffer storage_;
   std::vector<std::byte*> key_pages_;
   std::vector<std::byte*> value_pages_;
   KvView view_;
