@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -20,7 +21,6 @@
 #include "models/decoder_config.h"
 #include "models/decoder_workspace.h"
 #include "tensor/dtype.h"
-#include "tensor/shape.h"
 #include "tensor/view.h"
 #include "testing/decoder_session.h"
 #include "testing/kv_pages.h"
@@ -31,6 +31,7 @@
 namespace nibble {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::IsOk;
@@ -143,22 +144,53 @@ TEST_F(DecoderTest, WorkspaceStopsGrowingAtTheLargestBatch) {
   EXPECT_EQ(work_.bytes(), bytes);
 }
 
-TEST_F(DecoderTest, Bf16WeightsAreExactForABf16Checkpoint) {
-  // Halves are bf16 numbers, so packing loses nothing.
-  Checkpoint halves = RandomCheckpoint(TinyDecoderConfig(), 4);
+// The checkpoint with `change` made to the values of every tensor.
+Checkpoint Changed(
+    const Checkpoint& original,
+    absl::FunctionRef<void(const std::string&, std::vector<float>&)> change) {
   auto tensors = std::make_shared<testing::MemoryTensors>();
-  RandomValues random(10);
-  for (const std::string& name : halves.tensors->names()) {
-    const Shape shape = halves.tensors->Find(name)->shape;
-    std::vector<float> values = random.Uniform(shape.elements(), -4.0f, 4.0f);
-    for (float& value : values) value = std::round(value) * 0.125f;
-    tensors->Add(name, shape, std::move(values));
+  for (const std::string& name : original.tensors->names()) {
+    const TensorView view = *original.tensors->Find(name);
+    const absl::Span<const float> stored = view.As<float>();
+    std::vector<float> values(stored.begin(), stored.end());
+    change(name, values);
+    tensors->Add(name, view.shape, std::move(values));
   }
-  halves.tensors = tensors;
+  Checkpoint changed = original;
+  changed.tensors = tensors;
+  return changed;
+}
+
+TEST_F(DecoderTest, RejectsWeightsThatAreNotFinite) {
+  DecoderConfig config = TinyDecoderConfig();
+  config.qkv_bias = true;
+  const Checkpoint sound = RandomCheckpoint(config, 5);
+  for (const std::string broken :
+       {"embedding", "layer1.qkv.weight", "layer0.qkv.bias",
+        "final_norm.weight", "layer1.down.weight", "head.weight"}) {
+    for (const float value : {NAN, INFINITY, -INFINITY}) {
+      const Checkpoint damaged = Changed(
+          sound, [&](const std::string& name, std::vector<float>& values) {
+            if (name == broken) values[values.size() / 2] = value;
+          });
+      EXPECT_THAT(Decoder::Load(damaged, {}, pool_),
+                  StatusIs(absl::StatusCode::kInvalidArgument,
+                           AllOf(HasSubstr(broken), HasSubstr("finite"))));
+    }
+  }
+}
+
+TEST_F(DecoderTest, Bf16WeightsAreExactForABf16Checkpoint) {
+  // Eighths are bf16 numbers, so packing loses nothing.
+  RandomValues random(10);
+  const Checkpoint eighths =
+      Changed(checkpoint_, [](const std::string&, std::vector<float>& values) {
+        for (float& value : values) value = std::round(value * 8) * 0.125f;
+      });
   DecoderOptions options;
-  const auto narrow = Decoder::Load(halves, options, pool_);
+  const auto narrow = Decoder::Load(eighths, options, pool_);
   ASSERT_THAT(narrow, IsOk());
-  const std::unique_ptr<Decoder> wide = testing::LoadF32Decoder(halves, pool_);
+  const std::unique_ptr<Decoder> wide = testing::LoadF32Decoder(eighths, pool_);
   EXPECT_LT((*narrow)->weight_bytes(), wide->weight_bytes());
   const std::vector<int32_t> tokens = random.Tokens(12, vocabulary());
   const std::vector<float> want =

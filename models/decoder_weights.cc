@@ -1,5 +1,6 @@
 #include "models/decoder_weights.h"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -76,7 +78,31 @@ class Loader {
     return linear;
   }
 
+  // A stored matrix, all of its values finite. A NaN or an infinity, in a value
+  // or in the scale of a block, would silently spoil every text.
+  absl::StatusOr<TensorView> Matrix(const std::string& name) {
+    const absl::StatusOr<TensorView> view = tensors_.Find(name);
+    if (!view.ok() || !checked_.insert(name).second) return view;
+    std::atomic<bool> finite(true);
+    pool_.ParallelFor(view->shape.dim(0), [&](int64_t begin, int64_t end, int) {
+      Array<float> values(static_cast<size_t>(view->shape.dim(1)));
+      for (int64_t row = begin; row < end; ++row) {
+        const bool good = ConvertRowToF32(*view, row, values.span()).ok() &&
+                          AllFinite(values.span());
+        if (!good) finite.store(false, std::memory_order_relaxed);
+      }
+    });
+    if (finite.load()) return view;
+    Fail(name, NotFinite());
+    return status_;
+  }
+
  private:
+  static absl::Status NotFinite() {
+    return absl::InvalidArgumentError(
+        "holds a value that is not a finite number; the file is damaged");
+  }
+
   void Fail(const std::string& tensor, const absl::Status& status) {
     if (!status_.ok()) return;
     status_ = absl::Status(
@@ -95,6 +121,7 @@ class Loader {
     Array<float> values(static_cast<size_t>(view->shape.elements()));
     const absl::Status converted = ConvertToF32(*view, values.span());
     if (!converted.ok()) Fail(name, converted);
+    if (!AllFinite(values.span())) Fail(name, NotFinite());
     return values;
   }
 
@@ -120,7 +147,7 @@ class Loader {
     int64_t rows = 0;
     bool same_dtype = true;
     for (const RowRange& range : ranges) {
-      const absl::StatusOr<TensorView> view = tensors_.Find(range.tensor);
+      absl::StatusOr<TensorView> view = Matrix(range.tensor);
       if (!view.ok()) return view.status();
       views.push_back(*view);
       rows += range.rows;
@@ -179,6 +206,7 @@ class Loader {
   ThreadPool& pool_;
   const int64_t total_;
   int64_t done_ = 0;
+  absl::flat_hash_set<std::string> checked_;  // by Matrix
   absl::Status status_;
 };
 
@@ -201,12 +229,10 @@ absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
   DecoderWeights weights;
   weights.config = checkpoint.config;
   weights.source = checkpoint.tensors;
-  const absl::StatusOr<TensorView> embedding =
-      checkpoint.tensors->Find(names.embedding);
+  Loader loader(checkpoint, dtype, progress, pool);
+  const absl::StatusOr<TensorView> embedding = loader.Matrix(names.embedding);
   if (!embedding.ok()) return embedding.status();
   weights.embedding = *embedding;
-
-  Loader loader(checkpoint, dtype, progress, pool);
   for (const LayerTensors& layer_names : names.layers) {
     LayerWeights layer;
     layer.attention_norm = loader.Norm(layer_names.attention_norm);
@@ -221,6 +247,8 @@ absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
   weights.final_norm = loader.Norm(names.final_norm);
   weights.head = loader.Linear(names.head);
   if (!loader.status().ok()) return loader.status();
+  const absl::Status unchanged = checkpoint.tensors->CheckUnchanged();
+  if (!unchanged.ok()) return unchanged;
   return weights;
 }
 

@@ -66,6 +66,8 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 // Rounds matrices to `dtype` (kF32 or kBF16); norms and biases stay f32.
 // `progress` may be null. At most one matrix is held twice at a time.
+// InvalidArgument, naming the tensor: a value is NaN or infinite. Aborted: the
+// file was changed meanwhile.
 absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
                                            DType dtype,
                                            const LoadProgress& progress,
