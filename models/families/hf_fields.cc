@@ -162,6 +162,12 @@ RopeConfig ReadRope(ConfigReader& json, const RopeFields& fields) {
       rope.Fail(layer_type, "has settings of its own, which is not supported");
     }
   }
+  for (ConfigReader* reader : {&json, &rope}) {
+    constexpr char kKey[] = "partial_rotary_factor";
+    if (reader->FloatOr(kKey, 1.0, {0.0, 1.0}) != 1.0 && !fields.partial) {
+      reader->Fail(kKey, "must be 1 for this architecture");
+    }
+  }
   const double flat_theta =
       json.FloatOr("rope_theta", fields.default_theta, kThetaRange);
   result.theta = rope.FloatOr("rope_theta", flat_theta, kThetaRange);

@@ -29,6 +29,9 @@ struct RopeFields {
   int64_t rotary_dims = 0;
   int64_t max_positions = 0;
   double default_theta = 10000.0;
+  // Whether the family lets partial_rotary_factor be below 1; its file then
+  // has counted it into rotary_dims.
+  bool partial = false;
 };
 
 // The rotary settings, in the nested form of newer files (rope_parameters) or

@@ -58,9 +58,6 @@ DecoderConfig ReadCommon(ConfigReader& json, const Defaults& defaults) {
       static_cast<float>(json.FloatOr("rms_norm_eps", 1e-6, {1e-12, 1.0}));
   config.activation = ReadActivation(json, "hidden_act", "silu");
   config.gated = true;
-  if (json.FloatOr("partial_rotary_factor", 1.0, {0.0, 1.0}) != 1.0) {
-    json.Fail("partial_rotary_factor", "must be 1 for this architecture");
-  }
   config.rope = ReadRope(
       json, {RopeStyle::kHalf, config.head_dim, config.max_positions, 10000.0});
   config.windows.assign(static_cast<size_t>(config.layers), 0);

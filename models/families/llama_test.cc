@@ -305,6 +305,9 @@ TEST(RopeConfigTest, RejectsMissingOrImpossibleSettings) {
               HasSubstr("full_attention"));
   EXPECT_THAT(ErrorWith(R"("partial_rotary_factor": 0.5)"),
               HasSubstr("partial_rotary_factor"));
+  EXPECT_THAT(ErrorWith(R"("rope_parameters": {"rope_type": "default",
+                           "partial_rotary_factor": 0.5})"),
+              HasSubstr("partial_rotary_factor"));
 }
 
 TEST(HostileConfigTest, RejectsMissingSizes) {
