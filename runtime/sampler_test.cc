@@ -1,7 +1,5 @@
 #include "runtime/sampler.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -13,83 +11,19 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
-#include "runtime/sampler_reference.h"
+#include "runtime/sampler_testing.h"
 
 namespace nibble {
 namespace {
 
-using ::nibble::testing::SamplingDistribution;
+using ::nibble::testing::Counts;
+using ::nibble::testing::MakeSampler;
+using ::nibble::testing::RandomLogits;
+using ::nibble::testing::SampleFrom;
 using ::nibble::testing::SamplingHistory;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-Sampler MakeSampler(const SamplingOptions& options, int64_t vocabulary) {
-  absl::StatusOr<Sampler> sampler = Sampler::Create(options, vocabulary);
-  EXPECT_TRUE(sampler.ok()) << sampler.status();
-  return *std::move(sampler);
-}
-
-int32_t SampleFrom(Sampler& sampler, std::vector<float> logits) {
-  absl::StatusOr<int32_t> token = sampler.Sample(absl::MakeSpan(logits));
-  EXPECT_TRUE(token.ok()) << token.status();
-  return token.value_or(-1);
-}
-
-std::vector<float> RandomLogits(int64_t vocabulary, uint32_t seed,
-                                float spread = 3.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> logits(vocabulary);
-  for (float& logit : logits) logit = normal(random);
-  return logits;
-}
-
-// Draws `draws` tokens from the same logits, with no history between them.
-std::vector<int> Counts(const SamplingOptions& options,
-                        const std::vector<float>& logits, int draws) {
-  Sampler sampler = MakeSampler(options, logits.size());
-  std::vector<int> counts(logits.size());
-  for (int i = 0; i < draws; ++i) ++counts[SampleFrom(sampler, logits)];
-  return counts;
-}
-
-// Pearson's test of `counts` against `p`, at six standard deviations of the
-// chi-square distribution (Wilson and Hilferty's approximation): with fixed
-// seeds it either always passes or always fails. Tokens expected less than five
-// times are taken together.
-void ExpectDistribution(const std::vector<int>& counts,
-                        const std::vector<double>& p) {
-  double draws = 0;
-  for (int count : counts) draws += count;
-  double chi_square = 0, rest_expected = 0, rest_count = 0;
-  int cells = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    if (p[i] == 0) {
-      EXPECT_EQ(counts[i], 0) << "token " << i << " was cut off";
-      continue;
-    }
-    const double expected = p[i] * draws;
-    if (expected < 5) {
-      rest_expected += expected;
-      rest_count += counts[i];
-      continue;
-    }
-    chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
-    ++cells;
-  }
-  if (rest_expected > 0) {
-    chi_square += (rest_count - rest_expected) * (rest_count - rest_expected) /
-                  rest_expected;
-    ++cells;
-  }
-  ASSERT_GT(cells, 1);
-  const double k = cells - 1;
-  const double deviation =
-      (std::cbrt(chi_square / k) - (1 - 2 / (9 * k))) / std::sqrt(2 / (9 * k));
-  EXPECT_LT(deviation, 6.0)
-      << chi_square << " with " << k << " degrees of freedom";
-}
 
 TEST(SamplerTest, GreedyTakesTheLargest) {
   Sampler sampler = MakeSampler({}, 4);
@@ -99,82 +33,6 @@ TEST(SamplerTest, GreedyTakesTheLargest) {
 TEST(SamplerTest, GreedyTakesTheLowestIdOfEquals) {
   Sampler sampler = MakeSampler({}, 4);
   EXPECT_EQ(SampleFrom(sampler, {1, 3, 3, 3}), 1);
-}
-
-TEST(SamplerTest, AllLogitsEqualDrawsUniformly) {
-  SamplingOptions options;
-  options.temperature = 1;
-  const std::vector<float> logits(50, 7.25f);
-  ExpectDistribution(Counts(options, logits, 20000),
-                     std::vector<double>(50, 0.02));
-}
-
-struct Case {
-  const char* name;
-  double temperature = 1;
-  int64_t top_k = 0;
-  double top_p = 1;
-  double min_p = 0;
-};
-
-class SamplerDistributionTest : public ::testing::TestWithParam<Case> {
- protected:
-  SamplingOptions Options() const {
-    SamplingOptions options;
-    options.temperature = GetParam().temperature;
-    options.top_k = GetParam().top_k;
-    options.top_p = GetParam().top_p;
-    options.min_p = GetParam().min_p;
-    options.seed = 20;
-    return options;
-  }
-};
-
-TEST_P(SamplerDistributionTest, DrawsAsOftenAsTheReferenceSays) {
-  const std::vector<float> logits = RandomLogits(300, 5, 1.5f);
-  ExpectDistribution(Counts(Options(), logits, 40000),
-                     SamplingDistribution(Options(), logits));
-}
-
-TEST_P(SamplerDistributionTest, CutsOffWhatTheReferenceCutsOff) {
-  // Many vocabularies and few draws: tokens outside the kept set never come,
-  // and, with a temperature that makes the kept set even, all of it comes.
-  for (uint32_t seed = 0; seed < 20; ++seed) {
-    const std::vector<float> logits = RandomLogits(40, seed, 1.0f);
-    const std::vector<double> p = SamplingDistribution(Options(), logits);
-    const std::vector<int> counts = Counts(Options(), logits, 4000);
-    for (size_t i = 0; i < p.size(); ++i) {
-      if (p[i] == 0) {
-        EXPECT_EQ(counts[i], 0) << "seed " << seed << " token " << i;
-      }
-      // Missed by chance once in e^20.
-      if (p[i] * 4000 > 20) {
-        EXPECT_GT(counts[i], 0) << "seed " << seed << " token " << i;
-      }
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Steps, SamplerDistributionTest,
-    ::testing::Values(
-        Case{"plain"}, Case{"cold", 0.5}, Case{"hot", 2.0},
-        Case{"top_k", 1, 12}, Case{"top_k_one", 1, 2},
-        Case{"top_k_beyond_vocabulary", 1, 100000}, Case{"top_p", 1, 0, 0.8},
-        Case{"top_p_small", 1.5, 0, 0.35},
-        Case{"top_p_nearly_one", 1, 0, 0.999}, Case{"min_p", 1, 0, 1, 0.05},
-        Case{"top_k_and_top_p", 1, 30, 0.7}, Case{"all", 0.9, 60, 0.95, 0.02},
-        Case{"top_p_and_min_p", 1.2, 0, 0.9, 0.01}),
-    [](const auto& info) { return std::string(info.param.name); });
-
-TEST(SamplerTest, TopPOfAFlatDistributionKeepsTheLowestIds) {
-  SamplingOptions options;
-  options.temperature = 1;
-  options.top_p = 0.5;
-  const std::vector<int> counts =
-      Counts(options, std::vector<float>(100, 0.0f), 5000);
-  for (int i = 0; i < 50; ++i) EXPECT_GT(counts[i], 0) << i;
-  for (int i = 50; i < 100; ++i) EXPECT_EQ(counts[i], 0) << i;
 }
 
 TEST(SamplerTest, TopPZeroTakesTheMostProbable) {
@@ -211,13 +69,6 @@ TEST(SamplerTest, TinyTemperatureIsGreedy) {
     EXPECT_EQ(Counts(options, {-3, 1e-3f, 1.01e-3f, -9}, 100)[2], 100)
         << temperature;
   }
-}
-
-TEST(SamplerTest, HugeTemperatureIsUniformOverWhatIsNotBanned) {
-  SamplingOptions options;
-  options.temperature = 1e300;
-  const std::vector<int> counts = Counts(options, {-30, 0, -kInf, 30, 5}, 8000);
-  ExpectDistribution(counts, {0.25, 0.25, 0, 0.25, 0.25});
 }
 
 TEST(SamplerTest, LogitsAtTheEndsOfTheRangeDoNotOverflow) {
@@ -382,95 +233,6 @@ TEST(SamplerTest, DrawsByTheUpperBitsOfTheStandardsGenerator) {
   }
   // 9981545732273789042 / 2^64 = 0.5411
   EXPECT_EQ(token, 541);
-}
-
-TEST(SamplerTest, LargeVocabularyKeepsTheHeadThatTheReferenceKeeps) {
-  constexpr int64_t kVocabulary = 150000;
-  const std::vector<float> logits = RandomLogits(kVocabulary, 11, 2.5f);
-  for (double top_p : {0.1, 0.5, 0.95}) {
-    SamplingOptions options;
-    options.temperature = 0.7;
-    options.top_p = top_p;
-    const std::vector<double> p = SamplingDistribution(options, logits);
-    Sampler sampler = MakeSampler(options, kVocabulary);
-    for (int i = 0; i < 100; ++i) {
-      EXPECT_GT(p[SampleFrom(sampler, logits)], 0) << top_p;
-    }
-  }
-}
-
-struct BadOption {
-  const char* field;
-  double value;
-};
-
-class SamplingOptionsTest : public ::testing::TestWithParam<BadOption> {};
-
-TEST_P(SamplingOptionsTest, RejectsAndNamesTheField) {
-  const std::string field = GetParam().field;
-  SamplingOptions options;
-  const std::map<std::string, double*> fields = {
-      {"temperature", &options.temperature},
-      {"top_p", &options.top_p},
-      {"min_p", &options.min_p},
-      {"repetition_penalty", &options.repetition_penalty},
-      {"frequency_penalty", &options.frequency_penalty},
-      {"presence_penalty", &options.presence_penalty}};
-  if (field == "top_k") {
-    options.top_k = static_cast<int64_t>(GetParam().value);
-  } else {
-    *fields.at(field) = GetParam().value;
-  }
-  const absl::Status status = Sampler::Create(options, 10).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(absl::StrContains(status.message(), field)) << status;
-}
-
-constexpr double kNanOption = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfOption = std::numeric_limits<double>::infinity();
-
-INSTANTIATE_TEST_SUITE_P(
-    OutOfRange, SamplingOptionsTest,
-    ::testing::Values(
-        BadOption{"temperature", -0.1}, BadOption{"temperature", kNanOption},
-        BadOption{"temperature", kInfOption}, BadOption{"top_k", -1},
-        BadOption{"top_p", -0.01}, BadOption{"top_p", 1.01},
-        BadOption{"top_p", kNanOption}, BadOption{"min_p", -0.01},
-        BadOption{"min_p", 1.01}, BadOption{"min_p", kNanOption},
-        BadOption{"repetition_penalty", 0}, BadOption{"repetition_penalty", -1},
-        BadOption{"repetition_penalty", kNanOption},
-        BadOption{"repetition_penalty", kInfOption},
-        BadOption{"frequency_penalty", kNanOption},
-        BadOption{"frequency_penalty", kInfOption},
-        BadOption{"presence_penalty", kNanOption},
-        BadOption{"presence_penalty", -kInfOption}));
-
-TEST(SamplingOptionsTest, RejectsLogitBiasOnUnknownTokens) {
-  for (int32_t token : {-1, 10, std::numeric_limits<int32_t>::max()}) {
-    SamplingOptions options;
-    options.logit_bias[token] = 1;
-    const absl::Status status = options.Validate(10);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_TRUE(absl::StrContains(status.message(), "logit_bias")) << status;
-  }
-}
-
-TEST(SamplingOptionsTest, RejectsLogitBiasThatIsNoNumber) {
-  for (float value : {kNan, kInf}) {
-    SamplingOptions options;
-    options.logit_bias[1] = value;
-    EXPECT_EQ(options.Validate(10).code(), absl::StatusCode::kInvalidArgument);
-  }
-}
-
-TEST(SamplingOptionsTest, AcceptsTheEndsOfEveryRange) {
-  SamplingOptions options;
-  options.top_p = 0;
-  options.min_p = 1;
-  options.top_k = std::numeric_limits<int64_t>::max();
-  options.temperature = std::numeric_limits<double>::max();
-  options.logit_bias = {{0, -kInf}, {9, 3e38f}};
-  EXPECT_TRUE(options.Validate(10).ok()) << options.Validate(10);
 }
 
 }  // namespace

@@ -1,16 +1,21 @@
-#ifndef NIBBLE_RUNTIME_SAMPLER_REFERENCE_H_
-#define NIBBLE_RUNTIME_SAMPLER_REFERENCE_H_
+#ifndef NIBBLE_RUNTIME_SAMPLER_TESTING_H_
+#define NIBBLE_RUNTIME_SAMPLER_TESTING_H_
 
-// The distribution that the steps in sampler.h describe, computed by sorting
-// everything. Slow and obvious: what the sampler is tested against.
+// What tests of the sampler share: a slow and obvious reference, which computes
+// the distribution that the steps in sampler.h describe by sorting everything,
+// and short ways to draw.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <numeric>
+#include <random>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
 #include "runtime/sampler.h"
 
 namespace nibble::testing {
@@ -79,6 +84,37 @@ inline std::vector<double> SamplingDistribution(
   return p;
 }
 
+inline Sampler MakeSampler(const SamplingOptions& options, int64_t vocabulary) {
+  absl::StatusOr<Sampler> sampler = Sampler::Create(options, vocabulary);
+  EXPECT_TRUE(sampler.ok()) << sampler.status();
+  return *std::move(sampler);
+}
+
+inline int32_t SampleFrom(Sampler& sampler, std::vector<float> logits) {
+  absl::StatusOr<int32_t> token = sampler.Sample(absl::MakeSpan(logits));
+  EXPECT_TRUE(token.ok()) << token.status();
+  return token.value_or(-1);
+}
+
+// Normally distributed.
+inline std::vector<float> RandomLogits(int64_t vocabulary, uint32_t seed,
+                                       float spread = 3.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> logits(vocabulary);
+  for (float& logit : logits) logit = normal(random);
+  return logits;
+}
+
+// Draws `draws` tokens from the same logits, with no history between them.
+inline std::vector<int> Counts(const SamplingOptions& options,
+                               const std::vector<float>& logits, int draws) {
+  Sampler sampler = MakeSampler(options, logits.size());
+  std::vector<int> counts(logits.size());
+  for (int i = 0; i < draws; ++i) ++counts[SampleFrom(sampler, logits)];
+  return counts;
+}
+
 }  // namespace nibble::testing
 
-#endif  // NIBBLE_RUNTIME_SAMPLER_REFERENCE_H_
+#endif  // NIBBLE_RUNTIME_SAMPLER_TESTING_H_
