@@ -40,9 +40,10 @@ void BM_ForkJoin(benchmark::State& state) {
 
 BENCHMARK(BM_ForkJoin)
     ->ArgNames({"threads", "idle_us"})
-    ->ArgsProduct({{1, 2}, {0, 10, 200}})
+    ->ArgsProduct({{1, 2}, {0, 10, 1000}})
     ->Args({AvailableCores(), 0})
     ->UseManualTime()
+    ->Iterations(1000)
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace

@@ -19,6 +19,7 @@
 
 #include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "benchmark/benchmark.h"
 #include "kernels/cpu.h"
 #include "kernels/machine_limits.h"
@@ -27,6 +28,8 @@
 #include "kernels/matmul/table.h"
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"
+#include "tensor/dtype.h"
+#include "tensor/shape.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -151,7 +154,45 @@ void RunCase(benchmark::State& state, const MatMulKernel& kernel, const Case& c,
   CHECK_OK(LimitIsa(before));
 }
 
+// Packing [5632, 2048]: bytes read and written a second, memory included.
+void RunPack(benchmark::State& state, DType from, DType to) {
+  constexpr int64_t kOutputs = 5632, kInputs = 2048;
+  ThreadPool pool(AvailableCores());
+  const AlignedBuffer source(kOutputs * kInputs * DTypeBlockBytes(from),
+                             AlignedBuffer::Fill::kZero);
+  const TensorView view = {from, *Shape::Create({kOutputs, kInputs}),
+                           source.data(), source.size()};
+  std::vector<double> seconds;
+  for (auto _ : state) {
+    const Clock::time_point start = Clock::now();
+    const PackedMatrix packed = *PackMatrix(view, to, pool);
+    benchmark::DoNotOptimize(packed.data());
+    seconds.push_back(
+        std::chrono::duration<double>(Clock::now() - start).count());
+    state.SetIterationTime(seconds.back());
+  }
+  const double bytes =
+      kOutputs * kInputs *
+      static_cast<double>(DTypeBlockBytes(from) + DTypeBlockBytes(to));
+  state.counters["GB/s"] = bytes / Typical(seconds) / 1e9;
+}
+
+void RegisterPacking() {
+  for (DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (DType to : {DType::kF32, DType::kBF16}) {
+      const std::string name =
+          absl::StrCat("pack/", DTypeName(from), "_to_", DTypeName(to));
+      benchmark::RegisterBenchmark(
+          name.c_str(),
+          [from, to](benchmark::State& state) { RunPack(state, from, to); })
+          ->UseManualTime()
+          ->Unit(benchmark::kMicrosecond);
+    }
+  }
+}
+
 void RegisterAll() {
+  RegisterPacking();
   const int cores = AvailableCores();
   for (const MatMulKernel& kernel : MatMulKernels()) {
     if (!KernelAllowed(kernel) || kernel.isa == Isa::kScalar) continue;
