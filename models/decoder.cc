@@ -182,7 +182,8 @@ void Decoder::ComputeAngles(const Pass& pass) const {
   if (config().rope.style == RopeStyle::kNone) return;
   int64_t row = 0;
   for (const SequenceSlice& slice : pass.batch) {
-    const int64_t length = slice.first_position + slice.count();
+    const int64_t length =
+        std::max(slice.length, slice.first_position + slice.count());
     for (int64_t i = 0; i < slice.count(); ++i, ++row) {
       rope_.Angles(slice.first_position + i, length,
                    pass.buffers.cos.row_span(row),

@@ -50,6 +50,10 @@ struct SequenceSlice {
   absl::Span<const KvView> layers;
   // Logits for each token of the slice; otherwise for the last one only.
   bool all_logits = false;
+  // The length that dynamic rope scaling goes by: of the whole prompt, where
+  // the slice is a chunk of one. Less than what the slice reaches: what it
+  // reaches.
+  int64_t length = 0;
 
   int64_t count() const { return static_cast<int64_t>(tokens.size()); }
   int64_t wanted_rows() const { return all_logits ? count() : 1; }

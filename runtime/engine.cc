@@ -240,17 +240,24 @@ MatrixView<float> Engine::ChunkLogits(int64_t rows) {
   return MatrixView<float>(chunk_logits_.data(), rows, vocabulary());
 }
 
-absl::Status Engine::RunChunk(Sequence& sequence,
-                              absl::Span<const int32_t> tokens, bool all_logits,
+// Consecutive tokens of a prompt that are read in one step.
+struct Engine::Chunk {
+  absl::Span<const int32_t> tokens;
+  bool all_logits = false;
+  int64_t end_of_prompt = 0;  // the position behind the prompt's last token
+};
+
+absl::Status Engine::RunChunk(Sequence& sequence, const Chunk& chunk,
                               MatrixView<float> logits) {
-  const int64_t count = static_cast<int64_t>(tokens.size());
+  const int64_t count = static_cast<int64_t>(chunk.tokens.size());
   absl::Status status = sequence.Reserve(count);
   if (!status.ok()) return status;
   SequenceSlice slice;
-  slice.tokens = tokens;
+  slice.tokens = chunk.tokens;
   slice.first_position = sequence.position();
   slice.layers = sequence.layers();
-  slice.all_logits = all_logits;
+  slice.all_logits = chunk.all_logits;
+  slice.length = chunk.end_of_prompt;
   status =
       decoder_->Forward(absl::MakeConstSpan(&slice, 1), work_, logits, *pool_);
   if (status.ok()) sequence.Advance(count);
@@ -272,13 +279,15 @@ absl::Status Engine::Prefill(Sequence& sequence,
       logits.empty() ? ChunkLogits(1)
                      : MatrixView<float>(logits.data(), 1, vocabulary());
   const int64_t total = static_cast<int64_t>(tokens.size());
+  Chunk chunk;
+  chunk.end_of_prompt = sequence.position() + total;
   for (int64_t done = 0; done < total;) {
     if (options.cancelled && options.cancelled()) {
       return absl::CancelledError("cancelled while reading the prompt");
     }
     const int64_t count = std::min(prefill_chunk_, total - done);
-    status = RunChunk(sequence, tokens.subspan(done, count),
-                      /*all_logits=*/false, row);
+    chunk.tokens = tokens.subspan(done, count);
+    status = RunChunk(sequence, chunk, row);
     if (!status.ok()) return status;
     done += count;
     if (options.progress) options.progress(done, total);
@@ -300,6 +309,8 @@ absl::Status Engine::PrefillWithLogits(Sequence& sequence,
   const int64_t start = sequence.position();
   const int64_t max_rows =
       std::clamp<int64_t>(kMaxChunkLogits / vocabulary(), 1, prefill_chunk_);
+  Chunk chunk;
+  chunk.end_of_prompt = start + total;
   for (int64_t done = 0; done < total;) {
     if (options.cancelled && options.cancelled()) {
       return absl::CancelledError("cancelled while reading the tokens");
@@ -308,7 +319,9 @@ absl::Status Engine::PrefillWithLogits(Sequence& sequence,
     const int64_t count = wanted ? std::min(max_rows, total - done)
                                  : std::min(prefill_chunk_, first - done);
     const MatrixView<float> logits = ChunkLogits(wanted ? count : 1);
-    status = RunChunk(sequence, tokens.subspan(done, count), wanted, logits);
+    chunk.tokens = tokens.subspan(done, count);
+    chunk.all_logits = wanted;
+    status = RunChunk(sequence, chunk, logits);
     if (status.ok() && wanted) status = sink(start + done, logits);
     if (!status.ok()) return status;
     done += count;

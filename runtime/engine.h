@@ -23,7 +23,8 @@
 //
 // Not thread-safe: one thread at a time may call an engine and its sequences
 // (the work inside a call is spread over the engine's own thread pool). The
-// tokenizer may be used from any thread. Once a sequence has been prefilled,
+// tokenizer may be used from any thread. Logits do not depend on the number of
+// threads or on the size of chunks. Once a sequence has been prefilled,
 // Decode allocates nothing, save for one block every kPageTokens tokens.
 
 #include <cstdint>
@@ -158,8 +159,9 @@ class Engine {
 
   absl::Status CheckTokens(const Sequence& sequence,
                            absl::Span<const int32_t> tokens) const;
-  absl::Status RunChunk(Sequence& sequence, absl::Span<const int32_t> tokens,
-                        bool all_logits, MatrixView<float> logits);
+  struct Chunk;
+  absl::Status RunChunk(Sequence& sequence, const Chunk& chunk,
+                        MatrixView<float> logits);
   absl::Status CheckBatch(absl::Span<Sequence* const> sequences,
                           absl::Span<const int32_t> tokens,
                           MatrixView<float> logits) const;

@@ -161,17 +161,6 @@ TEST_F(EngineLimitsTest, ContextMayBeShortenedAndNotStretched) {
   EXPECT_THAT(Engine::Open(options), StatusIs(kInvalid, HasSubstr("context")));
 }
 
-TEST_F(EngineLimitsTest, DynamicRopeReachesBeyondTheTrainedPositions) {
-  const std::string folder = Folder("dynamic");
-  TinyModelOptions model;
-  model.max_positions = 32;
-  model.extra_config = R"("rope_scaling": {"type": "dynamic", "factor": 2.0})";
-  ASSERT_THAT(WriteTinyLlama(folder, model), IsOk());
-  NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(Options(folder)));
-  NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
-  EXPECT_THAT(engine->Prefill(*sequence, Tokens(200), {}), IsOk());
-}
-
 TEST_F(EngineLimitsTest, CacheLargerThanTheMachineIsAnErrorThatSaysSo) {
   const std::string folder = Folder("long");
   TinyModelOptions model;

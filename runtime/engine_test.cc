@@ -286,6 +286,35 @@ TEST_F(EngineTest, ReportsProgressOfLoadingAndReading) {
   EXPECT_EQ(total, 40);
 }
 
+// Its angles depend on the length of the text; a prompt's is known from its
+// first chunk on.
+TEST_F(EngineTest, DynamicRopeBeyondTheTrainedPositionsIsTheSameInChunks) {
+  const std::string folder = Folder("dynamic");
+  TinyModelOptions model;
+  model.max_positions = 32;
+  model.extra_config = R"("rope_scaling": {"type": "dynamic", "factor": 2.0})";
+  ASSERT_THAT(WriteTinyLlama(folder, model), IsOk());
+  const std::vector<int32_t> tokens = Tokens(200);
+  Rows expected;
+  for (int64_t chunk : {1000, 7, 1}) {
+    EngineOptions options = Options(folder);
+    options.prefill_chunk = chunk;
+    NIBBLE_ASSERT_OK_AND_ASSIGN(auto engine, Engine::Open(options));
+    const Rows rows = AllLogits(*engine, tokens);
+    if (expected.empty()) expected = rows;
+    EXPECT_EQ(rows, expected) << "chunks of " << chunk;
+    NIBBLE_ASSERT_OK_AND_ASSIGN(auto sequence, engine->NewSequence());
+    std::vector<float> last(kVocabulary);
+    ASSERT_THAT(engine->Prefill(*sequence, tokens, absl::MakeSpan(last)),
+                IsOk());
+    EXPECT_EQ(last, expected.back());
+    if (chunk == 1000) {
+      // Read one by one, as if generated, keys keep the angles of their time.
+      EXPECT_NE(DecodedLogits(*engine, tokens), expected);
+    }
+  }
+}
+
 TEST_F(EngineTest, Bf16ActivationsRoundTheLogitsALittle) {
   EngineOptions options = Options(*folder_);
   options.activations = Activations::kBF16;
