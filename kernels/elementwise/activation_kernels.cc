@@ -35,7 +35,9 @@ struct Gelu {
   HWY_INLINE V operator()(D d, V x) const {
     const V one = hn::Set(d, 1.0f);
     const V half = hn::Set(d, 0.5f);
-    const V z = hn::Mul(hn::Abs(x), hn::Set(d, 0.707106781f));
+    // Past 20 nothing changes any more, and the square must not overflow.
+    const V size = hn::Min(hn::Abs(x), hn::Set(d, 20.0f));
+    const V z = hn::Mul(size, hn::Set(d, 0.707106781f));
     const V t = hn::Div(one, hn::MulAdd(z, half, one));
     V r = hn::Set(d, -5.919339135e-02f);
     r = hn::MulAdd(r, t, hn::Set(d, 2.851831019e-01f));
@@ -48,9 +50,9 @@ struct Gelu {
     r = hn::MulAdd(r, t, hn::Set(d, 2.820855677e-01f));
     // z^2 = x^2 / 2 as the sum of a float and its rounding error: for large z
     // the exponential would multiply the latter.
-    const V half_x = hn::Mul(x, half);
-    const V square = hn::Mul(half_x, x);
-    const V error = hn::MulSub(half_x, x, square);
+    const V half_size = hn::Mul(size, half);
+    const V square = hn::Mul(half_size, size);
+    const V error = hn::MulSub(half_size, size, square);
     const V power = ExpNonPositive(d, hn::Neg(square));
     const V tail = hn::Mul(hn::Mul(hn::NegMulAdd(error, power, power), t),
                            hn::Mul(r, half));

@@ -8,8 +8,9 @@
 #ifndef NIBBLE_KERNELS_ELEMENTWISE_KERNEL_TESTING_H_
 #define NIBBLE_KERNELS_ELEMENTWISE_KERNEL_TESTING_H_
 
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -33,9 +34,11 @@ class VariantTest : public testing::TestWithParam<Row> {
   }
 };
 
+// Rows print as their name.
 template <class Row>
-void PrintTo(const Row* row, std::ostream* os) {
-  *os << row->name;
+auto operator<<(std::ostream& os, const Row& row)
+    -> decltype(static_cast<void>(row.isa), os << row.name) {
+  return os << row.name;
 }
 
 #define INSTANTIATE_VARIANTS(Test, table)                            \
@@ -75,7 +78,7 @@ class Misaligned {
     const int to_boundary =
         static_cast<int>((64 - address % 64) % 64 / sizeof(float));
     begin_ = kGuard / kAlign * kAlign + to_boundary + offset;
-    std::memcpy(data(), values.data(), size_ * sizeof(float));
+    std::copy(values.begin(), values.end(), data());
   }
 
   float* data() { return storage_.data() + begin_; }
