@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <ctime>
-#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,115 +16,20 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "minja/minja.hpp"
-#include "nlohmann/json.hpp"
+#include "runtime/chat_jinja.h"
+#include "runtime/chat_message.h"
 #include "runtime/isolated_call.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nibble {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-// ---- Running the template. minja throws; nothing here lets that out.
-
-struct Program {
-  std::string source, bos_token, eos_token;
-};
-
-// Local time, taken before the work moves to a child process.
-using LocalTime = std::tm;
-
-LocalTime Now() {
+std::tm LocalTime() {
   const std::time_t now = std::time(nullptr);
-  LocalTime local = {};
+  std::tm local = {};
   localtime_r(&now, &local);
   return local;
 }
-
-std::shared_ptr<minja::TemplateNode> Parse(const Program& program) {
-  // The settings that Hugging Face renders chat templates with.
-  return minja::Parser::parse(program.source,
-                              {/*trim_blocks=*/true,
-                               /*lstrip_blocks=*/true,
-                               /*keep_trailing_newline=*/false});
-}
-
-Json ToJson(absl::Span<const ChatMessage> messages) {
-  Json list = Json::array();
-  for (const ChatMessage& message : messages) {
-    list.push_back({{"role", message.role}, {"content", message.content}});
-  }
-  return list;
-}
-
-std::string RenderOrThrow(const Program& program,
-                          const std::shared_ptr<minja::TemplateNode>& root,
-                          absl::Span<const ChatMessage> messages,
-                          const LocalTime& now) {
-  const auto context = minja::Context::make(minja::Value(
-      Json{{"messages", ToJson(messages)}, {"add_generation_prompt", true}}));
-  context->set("bos_token", program.bos_token);
-  context->set("eos_token", program.eos_token);
-  context->set("strftime_now",
-               minja::Value::callable(
-                   [now](const std::shared_ptr<minja::Context>&,
-                         minja::ArgumentsValue& arguments) -> minja::Value {
-                     arguments.expectArgs("strftime_now", {1, 1}, {0, 0});
-                     const auto format = arguments.args[0].get<std::string>();
-                     char text[256];
-                     const size_t size = std::strftime(text, sizeof(text),
-                                                       format.c_str(), &now);
-                     return std::string(text, size);
-                   }));
-  return root->render(context);
-}
-
-// Many templates of early models know no system role: they raise an exception
-// or leave such a message out.
-bool HasSystemRole(const Program& program,
-                   const std::shared_ptr<minja::TemplateNode>& root,
-                   const LocalTime& now) {
-  constexpr char kProbe[] = "nibble-system-probe";
-  try {
-    return absl::StrContains(
-        RenderOrThrow(program, root, {{"system", kProbe}, {"user", "x"}}, now),
-        kProbe);
-  } catch (const std::exception&) {
-    return false;
-  }
-}
-
-// Moves a leading system message into the first user message.
-std::vector<ChatMessage> MergeSystemMessage(
-    absl::Span<const ChatMessage> messages) {
-  std::vector<ChatMessage> merged(messages.begin() + 1, messages.end());
-  for (ChatMessage& message : merged) {
-    if (message.role != "user") continue;
-    message.content =
-        absl::StrCat(messages[0].content, "\n\n", message.content);
-    return merged;
-  }
-  merged.insert(merged.begin(), {"user", messages[0].content});
-  return merged;
-}
-
-absl::StatusOr<std::string> RunTemplate(const Program& program,
-                                        absl::Span<const ChatMessage> messages,
-                                        const LocalTime& now) {
-  try {
-    const auto root = Parse(program);
-    const bool has_system = !messages.empty() && messages[0].role == "system";
-    if (has_system && !HasSystemRole(program, root, now)) {
-      return RenderOrThrow(program, root, MergeSystemMessage(messages), now);
-    }
-    return RenderOrThrow(program, root, messages, now);
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(error.what());
-  }
-}
-
-// ---- Messages that spell special tokens.
 
 // Special tokens of the vocabulary, by text, longest first.
 std::vector<std::pair<std::string, int32_t>> SpecialTokens(
@@ -223,7 +127,7 @@ std::string FreshSalt(absl::Span<const ChatMessage> messages) {
 }  // namespace
 
 struct ChatTemplate::Impl {
-  Program program;
+  ChatJinja program;
   std::string name;
 
   absl::StatusOr<std::string> Run(
@@ -249,15 +153,14 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(
                      " bytes; the limit is ", kMaxChatTemplateBytes));
   }
   auto impl = std::make_unique<Impl>();
-  impl->program = {source, bos_token, eos_token};
+  impl->program.source = source;
+  impl->program.bos_token = bos_token;
+  impl->program.eos_token = eos_token;
   impl->name = name;
   const auto parse = [&]() -> absl::StatusOr<std::string> {
-    try {
-      Parse(impl->program);
-      return std::string();
-    } catch (const std::exception& error) {
-      return absl::InvalidArgumentError(error.what());
-    }
+    const absl::Status status = ParseChatJinja(source);
+    if (!status.ok()) return status;
+    return std::string();
   };
   const absl::StatusOr<std::string> parsed = impl->Run(parse);
   if (!parsed.ok()) return parsed.status();
@@ -269,8 +172,10 @@ absl::StatusOr<std::string> ChatTemplate::Render(
   if (messages.empty()) {
     return absl::InvalidArgumentError("a conversation without messages");
   }
-  const LocalTime now = Now();
-  return impl_->Run([&] { return RunTemplate(impl_->program, messages, now); });
+  // The time is taken here: the child process must not need locks.
+  ChatJinja program = impl_->program;
+  program.now = LocalTime();
+  return impl_->Run([&] { return RunChatJinja(program, messages); });
 }
 
 absl::StatusOr<std::vector<int32_t>> ChatTemplate::Encode(

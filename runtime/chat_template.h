@@ -10,11 +10,10 @@
 //   absl::StatusOr<std::vector<int32_t>> prompt =
 //       (*chat)->Encode(turns, *engine->tokenizer());
 //
-// A template is the Jinja program that a checkpoint brings along, run by
-// minja. It comes from the model's author and is trusted as far as a model is:
-// its size and nesting are limited, but not how long it runs. The messages are
-// not trusted: text that spells a control token ("<|im_end|>") stays text, so
-// that nobody can close their own turn and speak for somebody else.
+// A template is the Jinja program that a checkpoint brings along. It runs in a
+// child process, under limits of time and memory, and reaches nothing but the
+// messages. Text in a message that spells a control token ("<|im_end|>") stays
+// text, so that nobody can close their own turn and speak for somebody else.
 
 #include <cstddef>
 #include <cstdint>
@@ -24,14 +23,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "runtime/chat_message.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nibble {
-
-struct ChatMessage {
-  std::string role;  // "system", "user", "assistant"
-  std::string content;
-};
 
 // Templates of published models are below 20 kB.
 inline constexpr size_t kMaxChatTemplateBytes = 64 << 10;
