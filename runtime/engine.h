@@ -80,6 +80,10 @@ struct EngineOptions {
   ProgressCallback load_progress;
 };
 
+// Where longer chunks stop to pay: 1024 tokens of the bundled model on two
+// threads of an AMD EPYC take 103 ms of processor time per thread in chunks of
+// 32, 73 ms of 128, 62 ms of 256, 55 ms of 512 and 59 ms of 1024
+// (engine_benchmark, BM_Prefill).
 inline constexpr int64_t kDefaultPrefillChunk = 512;
 
 // The logits of consecutive tokens of a sequence: [tokens, vocabulary], the
