@@ -49,7 +49,7 @@ Json ByteLevelJson(const MergePairs& merges) {
   for (; id < 256; ++id) vocab[SpellByte(static_cast<uint8_t>(id))] = id;
   for (const auto& [left, right] : merges) {
     vocab[left + right] = id++;
-    rules.push_back({left, right});
+    rules.push_back(Json::array({left, right}));
   }
   return {
       {"added_tokens", {AddedJson(id, "<|end|>")}},
@@ -68,7 +68,8 @@ Json CharacterJson(const std::vector<std::string>& alphabet,
   for (const std::string& token : CharacterTokens(alphabet, merges)) {
     vocab[token] = id++;
   }
-  for (const auto& [left, right] : merges) rules.push_back({left, right});
+  for (const auto& [left, right] : merges)
+    rules.push_back(Json::array({left, right}));
   const std::string meta(kMetaSpace);
   return {
       {"added_tokens", {AddedJson(1, "<s>"), AddedJson(2, "</s>")}},

@@ -53,6 +53,10 @@ absl::Status ReadModel(JsonDocument* document, TokenizerSpec* spec) {
     return absl::UnimplementedError(absl::StrCat(
         "model.type ", type, " is not supported; supported is BPE"));
   }
+  if (!fields.Find("vocab").is_object() || !fields.Find("merges").is_array()) {
+    return absl::InvalidArgumentError(
+        "model.vocab must be an object and model.merges an array");
+  }
   const Json& dropout = fields.Find("dropout");
   if (!dropout.is_null() && dropout != Json(0.0)) {
     return absl::UnimplementedError(
