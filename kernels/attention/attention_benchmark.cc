@@ -7,8 +7,11 @@
 // MiB together, so that none of them is still in a cache of the processor.
 // Prefill is bound by multiplying: its figure is GMAC/s over the visible pairs
 // of query and key, with the share of the FMA peak. The limits are measured
-// before and after each benchmark, with its threads: on a busy machine the
-// share means more than the time.
+// before and after each benchmark, with its threads. One thread is timed by its
+// CPU clock, which ignores busy neighbours, more threads by the wall clock.
+//
+// DecodeResident repeats one cache of 256 tokens: the bound that the arithmetic
+// sets when memory does not.
 
 #include <time.h>
 

@@ -15,10 +15,10 @@ namespace nibble {
 //
 // | activation | measured | bound | the bound is made of                     |
 // |------------|----------|-------|------------------------------------------|
-// | kSilu      |      3.7 |     5 | exp (2 ulp), addition, division          |
-// | kGelu      |      7.0 |     9 | exp, polynomial, reciprocal, 5 products  |
+// | kSilu      |      2.8 |     5 | exp (2 ulp), addition, division          |
+// | kGelu      |      6.8 |     9 | exp, polynomial, reciprocal, 5 products  |
 // | kGeluTanh  |      183 |   280 | 4 roundings of 2u <= 70, which exp takes |
-// | kQuickGelu |       55 |   102 | 2 roundings of 1.702 x <= 51, likewise   |
+// | kQuickGelu |       44 |   102 | 2 roundings of 1.702 x <= 51, likewise   |
 //
 // The last two are relative errors of tiny results: within [-3, 3] no
 // activation exceeds 20.
