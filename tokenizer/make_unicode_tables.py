@@ -100,6 +100,7 @@ def classify(ucd16, ucd17, regex, ages):
 
 HEADER = """\
 // Written by make_unicode_tables.py; do not edit.
+// clang-format off
 
 #include "tokenizer/unicode_data.h"
 
