@@ -130,6 +130,9 @@ absl::Status GenerateMain() {
   if (!request.ok()) return request.status();
   absl::StatusOr<std::unique_ptr<Engine>> engine = OpenEngineFromFlags();
   if (!engine.ok()) return engine.status();
+  const absl::Status valid =
+      ValidateAsFlags(request->options, (*engine)->vocabulary());
+  if (!valid.ok()) return valid;
   if (request->chat) return Chat(**engine, *std::move(request));
   absl::StatusOr<std::vector<int32_t>> prompt = PlainPrompt(**engine, *request);
   if (!prompt.ok()) return prompt.status();

@@ -144,14 +144,22 @@ absl::Status ReadOptions(GenerateOptions* options) {
   options->ignore_eos = absl::GetFlag(FLAGS_ignore_eos);
   options->num_beams = absl::GetFlag(FLAGS_num_beams);
   ReadSampling(&options->sampling, options->num_beams);
-  // The model's own vocabulary is checked once it is known.
-  const absl::Status status = options->Validate(kMaxVocabulary);
+  for (const std::string& stop : options->stop) {
+    if (stop.empty()) return FlagError("stop", stop, "must not be empty");
+  }
+  // Ids in --logit_bias are checked again when the model is known.
+  return ValidateAsFlags(*options, kMaxVocabulary);
+}
+
+}  // namespace
+
+absl::Status ValidateAsFlags(const GenerateOptions& options,
+                             int64_t vocabulary) {
+  const absl::Status status = options.Validate(vocabulary);
   if (status.ok()) return status;
   // The message begins with the field, which is called as the flag is.
   return absl::InvalidArgumentError(absl::StrCat("--", status.message()));
 }
-
-}  // namespace
 
 absl::StatusOr<GenerateRequest> GenerateRequestFromFlags() {
   GenerateRequest request;

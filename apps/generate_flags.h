@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/text_generator.h"
 
@@ -27,6 +28,10 @@ struct GenerateRequest {
 // Everything about the flags that can be known before a model is open. Reads
 // --prompt_file. Errors name the flag.
 absl::StatusOr<GenerateRequest> GenerateRequestFromFlags();
+
+// options.Validate, with messages that name the flag.
+absl::Status ValidateAsFlags(const GenerateOptions& options,
+                             int64_t vocabulary);
 
 }  // namespace nibble
 

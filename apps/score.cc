@@ -37,6 +37,8 @@ ABSL_FLAG(std::string, logits, "",
           "so on into");
 ABSL_FLAG(bool, parse_special, false,
           "let special tokens spelled in a text become those tokens");
+ABSL_FLAG(std::string, output, "json",
+          "json: one object a line, which is all there is");
 
 namespace nibble {
 namespace {
@@ -120,6 +122,8 @@ absl::Status Score(Engine& engine, const ScoreRequest& request,
 }
 
 absl::Status ScoreMain() {
+  const std::string output = absl::GetFlag(FLAGS_output);
+  if (output != "json") return FlagError("output", output, "must be json");
   const TokenIds ids = absl::GetFlag(FLAGS_token_ids);
   const std::string input = absl::GetFlag(FLAGS_input);
   if (ids.given == !input.empty()) {

@@ -35,6 +35,8 @@ ABSL_FLAG(bool, parse_special, true,
           "let special tokens spelled in the text become those tokens");
 ABSL_FLAG(bool, skip_special_tokens, true,
           "leave special tokens out of decoded text");
+ABSL_FLAG(std::string, output, "json",
+          "json: one object a line, which is all there is");
 
 namespace nibble {
 namespace {
@@ -106,6 +108,8 @@ absl::Status MeasureFile(const Tokenizer& tokenizer, const std::string& path) {
 }
 
 absl::Status TokenizeMain() {
+  const std::string output = absl::GetFlag(FLAGS_output);
+  if (output != "json") return FlagError("output", output, "must be json");
   const std::string input = absl::GetFlag(FLAGS_input);
   const std::string text_file = absl::GetFlag(FLAGS_text_file);
   if (input.empty() == text_file.empty()) {
