@@ -108,7 +108,8 @@ AddedTokenMatcher::Found AddedTokenMatcher::Match(
 void AddedTokenMatcher::Split(
     absl::string_view text, bool parse_special,
     absl::FunctionRef<void(absl::string_view, int32_t)> emit) const {
-  size_t done = 0;  // end of what was emitted
+  size_t done = 0;      // end of what was emitted
+  size_t stripped = 0;  // end of the last white space that was taken
   size_t at = 0;
   while (at < text.size() && !nodes_.empty()) {
     if (first_bytes_ == 1) {
@@ -132,12 +133,17 @@ void AddedTokenMatcher::Split(
     at = stop;
     if (token.special && !parse_special) continue;
     if (token.single_word && !StandsAlone(text, start, stop)) continue;
-    if (token.lstrip) start = SpaceBefore(text, done, start);
-    // An earlier token may have taken this white space already.
-    if (token.rstrip) stop = SpaceAfter(text, std::max(stop, done));
+    if (token.lstrip) start = std::max(SpaceBefore(text, done, start), done);
+    if (token.rstrip) {
+      // What lies before `stripped` is known to be white space.
+      stop = stripped = SpaceAfter(text, std::max(stop, stripped));
+    }
+    // White space that an earlier token took may hold tokens too.  Like the
+    // tokenizers library, let them match again, and what follows them with
+    // them, unless nothing is left to match.
     if (start > done) emit(text.substr(done, start - done), -1);
-    emit(text.substr(start, stop - start), token.id);
-    done = std::max(done, stop);
+    if (start < stop) emit(text.substr(start, stop - start), token.id);
+    done = stop;
   }
   if (done < text.size()) emit(text.substr(done), -1);
 }
