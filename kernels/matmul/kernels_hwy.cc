@@ -11,21 +11,6 @@
 // Below AVX2 the scalar reference serves.
 #if HWY_TARGET <= HWY_AVX2
 #include "kernels/matmul/multiply-inl.h"
-
-HWY_BEFORE_NAMESPACE();
-namespace nibble {
-namespace HWY_NAMESPACE {
-
-constexpr MultiplyFunction kMultiplyF32 = &Multiply<F32Policy>;
-constexpr MultiplyFunction kMultiplyBF16 = &Multiply<BF16WidenPolicy>;
-#if HWY_NATIVE_DOT_BF16
-constexpr MultiplyFunction kMultiplyBF16Dot = &Multiply<BF16DotPolicy>;
-#endif
-constexpr int64_t kRowsPerGroup = kMaxRows;
-
-}  // namespace HWY_NAMESPACE
-}  // namespace nibble
-HWY_AFTER_NAMESPACE();
 #endif  // HWY_TARGET <= HWY_AVX2
 
 #if HWY_ONCE

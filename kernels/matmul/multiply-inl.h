@@ -336,6 +336,14 @@ void Multiply(const Product& p, int64_t first_tile, int64_t end_tile,
   }
 }
 
+// What the table lists of this target.
+inline constexpr int64_t kRowsPerGroup = kMaxRows;
+inline constexpr MultiplyFunction kMultiplyF32 = &Multiply<F32Policy>;
+inline constexpr MultiplyFunction kMultiplyBF16 = &Multiply<BF16WidenPolicy>;
+#if HWY_NATIVE_DOT_BF16
+inline constexpr MultiplyFunction kMultiplyBF16Dot = &Multiply<BF16DotPolicy>;
+#endif
+
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();
