@@ -46,8 +46,8 @@ absl::StatusOr<Generation> Run(Engine& engine, const GenerateRequest& request,
   GenerateOptions options = request.options;
   options.cancel = interrupt.flag();
   options.prefill_progress = [&bar](int64_t done, int64_t total) {
-    bar.Update(done, total);
-    if (done == total) bar.Finish();
+    // The text begins where the bar was.
+    done < total ? bar.Update(done, total) : bar.Finish();
   };
   const auto on_text = [&](absl::string_view text) {
     if (!request.json) Print(text);
