@@ -110,7 +110,8 @@ absl::Status AddTokens(const GgufVocabulary& v, TokenizerSpec* spec) {
 
 absl::Status SetUpBytePairs(const GgufVocabulary& v, TokenizerSpec* spec,
                             bool* adds_bos) {
-  const absl::string_view name = v.pre.empty() ? "default" : v.pre;
+  const absl::string_view name =
+      v.pre.empty() ? absl::string_view("default") : v.pre;
   const Pre* pre = nullptr;
   std::string supported;
   for (const Pre& known : kPres) {
