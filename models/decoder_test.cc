@@ -180,6 +180,28 @@ TEST_F(DecoderTest, RejectsWeightsThatAreNotFinite) {
   }
 }
 
+TEST_F(DecoderTest, RejectsWeightsThatBf16WouldRoundToInfinity) {
+  const float largest_that_fits = std::nextafter(0x1.FFp127f, 0.0f);
+  for (const float value : {largest_that_fits, 0x1.FFp127f, -0x1.FFp127f}) {
+    const Checkpoint large = Changed(
+        checkpoint_, [&](const std::string& name, std::vector<float>& values) {
+          if (name == "layer0.up.weight") values[3] = value;
+        });
+    DecoderOptions options;
+    options.weights = DType::kF32;
+    EXPECT_THAT(Decoder::Load(large, options, pool_), IsOk()) << value;
+    options.weights = DType::kBF16;
+    if (value == largest_that_fits) {
+      EXPECT_THAT(Decoder::Load(large, options, pool_), IsOk());
+    } else {
+      EXPECT_THAT(
+          Decoder::Load(large, options, pool_),
+          StatusIs(absl::StatusCode::kOutOfRange,
+                   AllOf(HasSubstr("layer0.up.weight"), HasSubstr("f32"))));
+    }
+  }
+}
+
 TEST_F(DecoderTest, Bf16WeightsAreExactForABf16Checkpoint) {
   // Eighths are bf16 numbers, so packing loses nothing.
   RandomValues random(10);

@@ -1,6 +1,7 @@
 #include "models/decoder_weights.h"
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -36,6 +38,15 @@ struct GatheredMatrix {
 // Matrices of LoadWeights: four per layer and the head.
 int64_t MatrixCount(const DecoderTensors& names) {
   return 4 * static_cast<int64_t>(names.layers.size()) + 1;
+}
+
+// Halfway from bf16's largest value to the next power of two: from here on
+// rounding to nearest gives infinity.
+constexpr float kBF16Overflow = 0x1.FFp127f;
+
+bool RoundsToFiniteBF16(absl::Span<const float> values) {
+  return absl::c_all_of(
+      values, [](float value) { return std::abs(value) < kBF16Overflow; });
 }
 
 class Loader {
@@ -78,22 +89,33 @@ class Loader {
     return linear;
   }
 
-  // A stored matrix, all of its values finite. A NaN or an infinity, in a value
-  // or in the scale of a block, would silently spoil every text.
+  // A stored matrix, all of its values finite, also once they are rounded to
+  // what they are held in. A NaN or an infinity, in a value or in the scale of
+  // a block, would silently spoil every text.
   absl::StatusOr<TensorView> Matrix(const std::string& name) {
     const absl::StatusOr<TensorView> view = tensors_.Find(name);
     if (!view.ok() || !checked_.insert(name).second) return view;
+    // Of what files hold, only f32 reaches beyond bf16's largest value.
+    const bool may_round_up =
+        dtype_ == DType::kBF16 && view->dtype == DType::kF32;
     std::atomic<bool> finite(true);
+    std::atomic<bool> in_range(true);
     pool_.ParallelFor(view->shape.dim(0), [&](int64_t begin, int64_t end, int) {
       Array<float> values(static_cast<size_t>(view->shape.dim(1)));
       for (int64_t row = begin; row < end; ++row) {
         const bool good = ConvertRowToF32(*view, row, values.span()).ok() &&
                           AllFinite(values.span());
         if (!good) finite.store(false, std::memory_order_relaxed);
+        if (may_round_up && !RoundsToFiniteBF16(values.span())) {
+          in_range.store(false, std::memory_order_relaxed);
+        }
       }
     });
-    if (finite.load()) return view;
-    Fail(name, NotFinite());
+    if (finite.load() && in_range.load()) return view;
+    Fail(name, finite.load() ? absl::OutOfRangeError(
+                                   "holds a value beyond bf16's range; hold "
+                                   "the weights in f32")
+                             : NotFinite());
     return status_;
   }
 
