@@ -41,7 +41,8 @@ std::string Text(const Flags& flags) {
 }
 
 TEST(Generate, WritesTheGoldenTextOfTheBundledModel) {
-  for (const Json& golden : Golden()["prompts"]) {
+  const Json all = Golden();
+  for (const Json& golden : all["prompts"]) {
     const std::string prompt = golden["text"].get<std::string>();
     const Json json = GenerateJson({"--prompt=" + prompt, "--temperature=0",
                                     "--max_tokens=64", "--ignore_eos"});

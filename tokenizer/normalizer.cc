@@ -1,7 +1,8 @@
 #include "tokenizer/normalizer.h"
 
-#include <cstdlib>
+#include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "absl/log/check.h"
 #include "absl/strings/match.h"
@@ -15,14 +16,21 @@ using Kind = NormalizerStep::Kind;
 
 // Appends the canonical composition of `span`, which is valid UTF-8.
 void AppendComposed(absl::string_view span, std::string* out) {
-  utf8proc_uint8_t* composed = nullptr;
-  const utf8proc_ssize_t size = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(span.data()), span.size(),
-      &composed,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  constexpr auto kNfc =
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+  // A character of 2 bytes decomposes into at most 3, one of 3 bytes into 4;
+  // and one more is room for the NUL that utf8proc_reencode writes.
+  std::vector<utf8proc_int32_t> codes(2 * span.size() + 1);
+  const utf8proc_ssize_t room = static_cast<utf8proc_ssize_t>(2 * span.size());
+  const utf8proc_ssize_t count = utf8proc_decompose(
+      reinterpret_cast<const utf8proc_uint8_t*>(span.data()),
+      static_cast<utf8proc_ssize_t>(span.size()), codes.data(), room, kNfc);
+  CHECK_GE(count, 0) << utf8proc_errmsg(count);
+  CHECK_LE(count, room);
+  const utf8proc_ssize_t size = utf8proc_reencode(codes.data(), count, kNfc);
   CHECK_GE(size, 0) << utf8proc_errmsg(size);
-  out->append(reinterpret_cast<const char*>(composed), size);
-  std::free(composed);
+  out->append(reinterpret_cast<const char*>(codes.data()),
+              static_cast<size_t>(size));
 }
 
 // Only characters marked kNormalizing change, or change with the one before
