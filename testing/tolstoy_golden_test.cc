@@ -2,6 +2,7 @@
 // its prompts, and the loss on text it was not trained on.
 
 #include <cmath>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
@@ -81,9 +82,9 @@ TEST_F(TolstoyGoldenTest, LossOfHeldOutTextIsThatOfTransformers) {
   // Six of the ninety windows; the score program does them all.
   const size_t window = validation["window"].get<size_t>();
   for (size_t w = 0; w < 6; ++w) {
-    std::vector<int32_t> tokens = {1};
-    tokens.insert(tokens.end(), ids.begin() + w * window,
-                  ids.begin() + (w + 1) * window);
+    // The text's ids behind <s>.
+    std::vector<int32_t> tokens(window + 1, 1);
+    std::copy_n(ids.begin() + w * window, window, tokens.begin() + 1);
     const std::vector<float> logits = NewSession().Append(
         absl::MakeConstSpan(tokens).first(window), /*all_logits=*/true);
     double sum = 0.0;
