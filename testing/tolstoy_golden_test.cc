@@ -1,8 +1,8 @@
 // The bundled model against what transformers computes from it: greedy ids of
 // its prompts, and the loss on text it was not trained on.
 
-#include <cmath>
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
