@@ -130,10 +130,13 @@ absl::StatusOr<std::string> RunIsolated(
         absl::StrCat("cannot fork: ", std::strerror(fork_error)));
   }
   std::string answer;
-  if (!ReadAll(ends[0], limits, &answer)) kill(child, SIGKILL);
+  // A child that broke a limit may have ended well before the signal comes.
+  const bool within_limits = ReadAll(ends[0], limits, &answer);
+  if (!within_limits) kill(child, SIGKILL);
   close(ends[0]);
   const int status = WaitFor(child);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || answer.empty()) {
+  if (!within_limits || !WIFEXITED(status) || WEXITSTATUS(status) != 0 ||
+      answer.empty()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("took more than ", limits.cpu_seconds, " s, ",
                      limits.memory_bytes >> 20, " MiB, or its stack"));
