@@ -1,8 +1,6 @@
 #include "kernels/cpu.h"
 
 #include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "hwy/highway.h"
+#include "kernels/amx_support.h"
 #include "kernels/cpu_quota.h"
 
 #if HWY_ARCH_X86
@@ -45,36 +44,41 @@ bool CpuidBit(uint32_t leaf, char reg, int bit) {
 
 bool HasVnni() { return CpuidBit(7, 'c', 11); }
 
-// Linux saves the 8 KiB of tile data only for processes that ask for it, and
-// may refuse; using tiles without permission is SIGILL.
-bool HasAmxWithPermission() {
-  constexpr int kBf16 = 22, kTile = 24, kInt8 = 25;
-  if (!CpuidBit(7, 'd', kBf16) || !CpuidBit(7, 'd', kTile) ||
-      !CpuidBit(7, 'd', kInt8)) {
-    return false;
-  }
-#if defined(__linux__) && defined(SYS_arch_prctl)
-  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
+bool HasAvxVnni() {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1) != 0;
 }
 
 #else
 
 bool HasVnni() { return false; }
-bool HasAmxWithPermission() { return false; }
+bool HasAvxVnni() { return false; }
 
 #endif  // HWY_ARCH_X86
+
+// True if a build for one ISA may use AVX-VNNI, or if this is not one.
+#if defined(__AVXVNNI__)
+constexpr bool kBuildHasAvxVnni = true;
+#else
+constexpr bool kBuildHasAvxVnni = !kPinned;
+#endif
 
 // Found once, before anything is limited.
 struct Detected {
   int64_t targets;  // Highway targets that processor and build share
-  bool vnni;
-  bool amx;
+  bool avx_vnni;
+  bool vnni;  // of AVX-512
+  absl::Status amx;
 };
+
+absl::Status DetectAmx(bool vnni) {
+  if (vnni) return AmxStatusOf(ThisAmxMachine());
+  if (kPinned) {
+    return absl::FailedPreconditionError(
+        "this build is for one instruction set, which is not AMX");
+  }
+  return absl::FailedPreconditionError("the processor lacks AVX-512 VNNI");
+}
 
 const Detected& Detect() {
   static const Detected detected = [] {
@@ -82,7 +86,9 @@ const Detected& Detect() {
     d.targets = hwy::SupportedTargets() & HWY_TARGETS;
     d.vnni = (d.targets & kVnniTargets) != 0 ||
              (!kPinned && (d.targets & HWY_AVX3) != 0 && HasVnni());
-    d.amx = d.vnni && HasAmxWithPermission();
+    d.avx_vnni =
+        kBuildHasAvxVnni && (d.targets & HWY_AVX2) != 0 && HasAvxVnni();
+    d.amx = DetectAmx(d.vnni);
     return d;
   }();
   return detected;
@@ -99,6 +105,7 @@ int64_t TargetsAbove(Isa isa) {
     case Isa::kScalar:
       return HWY_AVX2 | kAvx512Targets;
     case Isa::kAvx2:
+    case Isa::kAvxVnni:
       return kAvx512Targets;
     case Isa::kAvx512:
       return kVnniTargets;
@@ -135,6 +142,8 @@ absl::string_view IsaName(Isa isa) {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avx_vnni";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAvx512Vnni:
@@ -166,20 +175,25 @@ bool CpuSupports(Isa isa) {
       return true;
     case Isa::kAvx2:
       return (d.targets & HWY_AVX2) != 0;
+    case Isa::kAvxVnni:
+      return d.avx_vnni;
     case Isa::kAvx512:
       return (d.targets & HWY_AVX3) != 0;
     case Isa::kAvx512Vnni:
       return d.vnni;
     case Isa::kAmx:
-      return d.amx;
+      return d.amx.ok();
     case Isa::kEmulatedAmx:
       return (d.targets & kAvx512Targets) != 0;
   }
   return false;
 }
 
+const absl::Status& AmxStatus() { return Detect().amx; }
+
 Isa BestIsa() {
-  for (Isa isa : {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2}) {
+  for (Isa isa :
+       {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2}) {
     if (CpuSupports(isa)) return isa;
   }
   return Isa::kScalar;
@@ -211,10 +225,11 @@ Isa IsaOfHighwayTarget(int64_t target) {
 
 absl::Status LimitIsa(Isa isa) {
   if (!CpuSupports(isa)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("ISA '", IsaName(isa), "' is not available: this ",
-                     kPinned ? "build pins one ISA and has " : "machine has ",
-                     SupportedNames()));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "ISA '", IsaName(isa), "' is not available",
+        isa == Isa::kAmx ? absl::StrCat(" (", AmxStatus().message(), ")") : "",
+        ": this ", kPinned ? "build pins one ISA and has " : "machine has ",
+        SupportedNames()));
   }
   ActiveSlot().store(static_cast<int>(isa), std::memory_order_relaxed);
   hwy::DisableTargets(TargetsAbove(isa));

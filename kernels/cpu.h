@@ -12,14 +12,17 @@
 // |--------------|----------------------------------------------------------|
 // | kScalar      | none: the plain C++ reference of each operation          |
 // | kAvx2        | AVX2, FMA, F16C, BMI1, BMI2, LZCNT, AES, PCLMUL          |
+// | kAvxVnni     | kAvx2 and AVX-VNNI: vpdpbusd on vectors of 256 bits      |
 // | kAvx512      | kAvx2 and AVX-512 F, BW, DQ, VL, CD                      |
 // | kAvx512Vnni  | kAvx512 and AVX-512 VNNI                                 |
-// | kAmx         | kAvx512Vnni, AMX tile, int8, bf16, and the kernel's      |
-// |              | permission to use the tiles                              |
+// | kAmx         | kAvx512Vnni, AMX tile, int8, bf16, and the operating     |
+// |              | system's permission to use the tiles (AmxStatus())       |
 // | kEmulatedAmx | kAvx512: AMX loop nests over tiles emulated in C++       |
 //
-// An operation without a row for the active ISA uses the best row below it, so
-// kAmx and kEmulatedAmx run AVX-512 rows wherever no AMX kernel exists.
+// Not every processor with kAvx512 has kAvxVnni: the order is one of
+// preference. An operation without a row for the active ISA uses the best row
+// below it, so kAmx and kEmulatedAmx run AVX-512 rows wherever no AMX kernel
+// exists.
 #ifndef NIBBLE_KERNELS_CPU_H_
 #define NIBBLE_KERNELS_CPU_H_
 
@@ -36,17 +39,18 @@ namespace nibble {
 enum class Isa {
   kScalar,
   kAvx2,
+  kAvxVnni,
   kAvx512,
   kAvx512Vnni,
   kAmx,
   kEmulatedAmx,
 };
 
-inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2,
-                                   Isa::kAvx512, Isa::kAvx512Vnni,
-                                   Isa::kAmx,    Isa::kEmulatedAmx};
+inline constexpr Isa kAllIsas[] = {
+    Isa::kScalar,     Isa::kAvx2, Isa::kAvxVnni,    Isa::kAvx512,
+    Isa::kAvx512Vnni, Isa::kAmx,  Isa::kEmulatedAmx};
 
-// "scalar", "avx2", "avx512", "avx512_vnni", "amx", "emulated_amx".
+// "scalar", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx", "emulated_amx".
 absl::string_view IsaName(Isa isa);
 
 // The reverse of IsaName; "best" is BestIsa(). InvalidArgument lists the names.
@@ -55,6 +59,12 @@ absl::StatusOr<Isa> ParseIsa(absl::string_view name);
 // True if both this processor and this build can run kernels of `isa`. A build
 // that pins one ISA (--config=avx2) holds no kernels above it.
 bool CpuSupports(Isa isa);
+
+// OK if kAmx is supported; else FailedPrecondition with the reason: what the
+// processor, the build or the operating system lacks. The operating system is
+// asked for its permission once per process, at the first question of any kind
+// about ISAs.
+const absl::Status& AmxStatus();
 
 // The best supported ISA.
 Isa BestIsa();

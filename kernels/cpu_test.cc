@@ -36,7 +36,8 @@ TEST_F(CpuTest, RejectsUnknownNameAndListsTheKnownOnes) {
   for (const char* name : {"", "sse4", "AVX2", "avx512 ", "emulated"}) {
     const absl::Status status = ParseIsa(name).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
-    EXPECT_THAT(status.message(), HasSubstr("best, scalar, avx2, avx512"));
+    EXPECT_THAT(status.message(),
+                HasSubstr("best, scalar, avx2, avx_vnni, avx512"));
   }
 }
 
@@ -50,6 +51,10 @@ TEST_F(CpuTest, SupportsWhatProcessorAndBuildShare) {
   const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
   EXPECT_EQ(CpuSupports(Isa::kAvx2), (targets & HWY_AVX2) != 0);
   EXPECT_EQ(CpuSupports(Isa::kAvx512), (targets & HWY_AVX3) != 0);
+  EXPECT_EQ(CpuSupports(Isa::kAmx), AmxStatus().ok());
+  if (CpuSupports(Isa::kAvxVnni)) {
+    EXPECT_TRUE(CpuSupports(Isa::kAvx2));
+  }
   if (CpuSupports(Isa::kAmx)) {
     EXPECT_TRUE(CpuSupports(Isa::kAvx512Vnni));
   }
@@ -74,15 +79,31 @@ TEST_F(CpuTest, LimitingToAnUnsupportedIsaFailsAndChangesNothing) {
   if (!found) GTEST_SKIP() << "this machine supports every ISA";
 }
 
+TEST_F(CpuTest, SaysWhyAmxIsNotAvailable) {
+  if (CpuSupports(Isa::kAmx)) GTEST_SKIP() << "AMX is available";
+  const std::string reason(AmxStatus().message());
+  EXPECT_EQ(AmxStatus().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(reason.empty());
+  EXPECT_THAT(std::string(LimitIsa(Isa::kAmx).message()), HasSubstr(reason));
+}
+
+TEST_F(CpuTest, AvxVnniUsesHighwaysAvx2Target) {
+  if (!CpuSupports(Isa::kAvxVnni)) GTEST_SKIP() << "no AVX-VNNI";
+  ASSERT_TRUE(LimitIsa(Isa::kAvxVnni).ok());
+  EXPECT_TRUE(HighwayTargetAllowed(HWY_AVX2));
+  EXPECT_FALSE(HighwayTargetAllowed(HWY_AVX3));
+  EXPECT_FALSE(IsaAllowed(Isa::kAvx512));
+}
+
 TEST_F(CpuTest, LimitingAllowsWhatIsBelowAndNothingAbove) {
-  for (Isa limit :
-       {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAmx}) {
+  for (Isa limit : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512,
+                    Isa::kAvx512Vnni, Isa::kAmx}) {
     if (!CpuSupports(limit)) continue;
     ASSERT_TRUE(LimitIsa(limit).ok());
     EXPECT_EQ(ActiveIsa(), limit);
     EXPECT_TRUE(IsaAllowed(limit));
-    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
-                    Isa::kAmx}) {
+    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512,
+                    Isa::kAvx512Vnni, Isa::kAmx}) {
       EXPECT_EQ(IsaAllowed(isa), CpuSupports(isa) && isa <= limit)
           << IsaName(isa) << " under " << IsaName(limit);
     }
@@ -93,8 +114,8 @@ TEST_F(CpuTest, LimitingToEmulatedAmxAllowsEverythingButAmx) {
   if (!CpuSupports(Isa::kEmulatedAmx)) GTEST_SKIP() << "no AVX-512";
   ASSERT_TRUE(LimitIsa(Isa::kEmulatedAmx).ok());
   EXPECT_FALSE(IsaAllowed(Isa::kAmx));
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
-                  Isa::kEmulatedAmx}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512,
+                  Isa::kAvx512Vnni, Isa::kEmulatedAmx}) {
     EXPECT_EQ(IsaAllowed(isa), CpuSupports(isa)) << IsaName(isa);
   }
 }

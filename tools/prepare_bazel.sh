@@ -118,7 +118,7 @@ write_bazelrc() {
     # sanitized, or might not run.
     override platforms "$shims/platforms"
     printf 'build --nodistinct_host_configuration\n'
-    for config in sanitizer avx2 avx512 avx512_vnni amx; do
+    for config in sanitizer avx2 avx_vnni avx512 avx512_vnni amx; do
       printf 'build:%s --distinct_host_configuration\n' "$config"
     done
   fi

@@ -2,7 +2,7 @@
 # Runs a test that was built for one instruction set, or reports it SKIPPED
 # where the CPU has no such instructions.
 #
-#   require_isa.sh avx2|avx512|avx512_vnni|amx TEST [ARGUMENT...]
+#   require_isa.sh avx2|avx_vnni|avx512|avx512_vnni|amx TEST [ARGUMENT...]
 #
 # NIBBLE_CPUINFO, for tests, names a file to read instead of /proc/cpuinfo.
 set -euo pipefail
@@ -11,6 +11,7 @@ isa=$1
 shift
 case $isa in
   avx2) needed=(avx2 fma f16c bmi2 aes) ;;
+  avx_vnni) needed=(avx2 fma f16c bmi2 aes avx_vnni) ;;
   avx512) needed=(avx512f avx512bw avx512cd avx512dq avx512vl) ;;
   avx512_vnni)
     needed=(avx512_vnni avx512_vbmi2 avx512_bitalg avx512_vpopcntdq vaes

@@ -24,6 +24,10 @@ AVX2='sse2 avx avx2 fma f16c bmi2 aes'
   fail "a missing instruction set reports SKIPPED and names the flag"
 [[ $(launch "$AVX2 avx512f" avx512 echo ran) == *SKIPPED*avx512bw* ]] ||
   fail "one missing flag is enough to skip"
+[[ $(launch "$AVX2" avx_vnni echo ran) == *SKIPPED*avx_vnni* ]] ||
+  fail "AVX2 alone is not AVX-VNNI"
+[[ $(launch "$AVX2 avx_vnni" avx_vnni echo ran) == ran ]] ||
+  fail "AVX-VNNI runs without AVX-512"
 if launch "$AVX2" avx2 false; then
   fail "a failing test fails"
 fi
