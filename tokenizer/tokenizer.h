@@ -117,6 +117,23 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFolder(
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadLlama2cTokenizer(
     const std::string& path);
 
+// The files of a tokenizer that are in memory, such as those inside a packed
+// model file; nullopt for one that is not there. The views are read only during
+// the call.
+struct TokenizerFiles {
+  // What the files are in, for error messages: "model.nib" makes
+  // "model.nib/tokenizer.json: ...".
+  std::string source;
+  std::optional<absl::string_view> tokenizer_json;
+  std::optional<absl::string_view> tokenizer_model;
+  std::optional<absl::string_view> tokenizer_config_json;
+  std::optional<absl::string_view> tokenizer_bin;  // of llama2.c
+};
+
+// As LoadTokenizerFolder; tokenizer.bin where there is neither of the others.
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(
+    const TokenizerFiles& files);
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(
     const GgufVocabulary& vocabulary);
 

@@ -52,26 +52,50 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadLlama2cTokenizer(
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFolder(
     const std::string& directory) {
-  absl::StatusOr<TokenizerSpec> spec =
-      ReadSpec(absl::StrCat(directory, "/tokenizer.json"), ParseTokenizerJson);
-  if (absl::IsNotFound(spec.status())) {
-    spec = ReadSpec(absl::StrCat(directory, "/tokenizer.model"),
-                    ParseSentencePieceModel);
-    if (absl::IsNotFound(spec.status())) {
-      return absl::NotFoundError(absl::StrCat(
-          directory, " has neither tokenizer.json nor tokenizer.model"));
-    }
+  const auto read = [&](absl::string_view name) {
+    return ReadTokenizerFile(absl::StrCat(directory, "/", name));
+  };
+  TokenizerFiles files;
+  files.source = directory;
+  absl::StatusOr<std::string> vocabulary = read("tokenizer.json");
+  if (vocabulary.ok()) {
+    files.tokenizer_json = *vocabulary;
+  } else if (absl::IsNotFound(vocabulary.status())) {
+    vocabulary = read("tokenizer.model");
+    if (vocabulary.ok()) files.tokenizer_model = *vocabulary;
   }
-  if (!spec.ok()) return spec.status();
-  const std::string config_path =
-      absl::StrCat(directory, "/tokenizer_config.json");
-  const absl::StatusOr<std::string> config = ReadTokenizerFile(config_path);
+  if (!vocabulary.ok() && !absl::IsNotFound(vocabulary.status())) {
+    return vocabulary.status();
+  }
+  const absl::StatusOr<std::string> config = read("tokenizer_config.json");
   if (config.ok()) {
-    const absl::Status status =
-        ApplyTokenizerConfig(*config, config_path, &*spec);
-    if (!status.ok()) return status;
+    files.tokenizer_config_json = *config;
   } else if (!absl::IsNotFound(config.status())) {
     return config.status();
+  }
+  return MakeTokenizer(files);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(
+    const TokenizerFiles& files) {
+  const auto name = [&](absl::string_view file) {
+    return absl::StrCat(files.source, "/", file);
+  };
+  absl::StatusOr<TokenizerSpec> spec = absl::NotFoundError(absl::StrCat(
+      files.source, " has neither tokenizer.json nor tokenizer.model"));
+  if (files.tokenizer_json.has_value()) {
+    spec = ParseTokenizerJson(*files.tokenizer_json, name("tokenizer.json"));
+  } else if (files.tokenizer_model.has_value()) {
+    spec = ParseSentencePieceModel(*files.tokenizer_model,
+                                   name("tokenizer.model"));
+  } else if (files.tokenizer_bin.has_value()) {
+    spec = ParseLlama2cVocabulary(*files.tokenizer_bin, name("tokenizer.bin"));
+  }
+  if (!spec.ok()) return spec.status();
+  if (files.tokenizer_config_json.has_value()) {
+    const absl::Status status = ApplyTokenizerConfig(
+        *files.tokenizer_config_json, name("tokenizer_config.json"), &*spec);
+    if (!status.ok()) return status;
   }
   return Tokenizer::Create(*std::move(spec));
 }

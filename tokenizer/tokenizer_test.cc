@@ -202,5 +202,51 @@ TEST_F(FolderTest, RejectsWhatIsNoRegularFile) {
   EXPECT_THAT(Error(), HasSubstr("tokenizer.json"));
 }
 
+std::string ErrorOf(const TokenizerFiles& files) {
+  const auto tokenizer = MakeTokenizer(files);
+  EXPECT_FALSE(tokenizer.ok());
+  return std::string(tokenizer.status().message());
+}
+
+TEST_F(FolderTest, FilesInMemoryMakeTheSameTokenizer) {
+  const std::string json = CharacterJson({"a"}, {}).dump();
+  const std::string config = R"({"add_eos_token": true, "eos_token": "<s>"})";
+  Write("tokenizer.json", json);
+  Write("tokenizer_config.json", config);
+  TokenizerFiles files;
+  files.source = "model.nib";
+  files.tokenizer_json = json;
+  files.tokenizer_config_json = config;
+  const auto from_memory = Loaded(MakeTokenizer(files));
+  const auto from_folder = Loaded(LoadTokenizerFolder(folder_));
+  EXPECT_EQ(from_memory->Encode("aa a"), from_folder->Encode("aa a"));
+  EXPECT_EQ(from_memory->Encode(""), Ids({1, 1}));
+}
+
+TEST(TokenizerFilesTest, ReadsTheJsonFileBeforeTheOthers) {
+  const std::string json = CharacterJson({"a"}, {}).dump();
+  TokenizerFiles files;
+  files.tokenizer_json = json;
+  files.tokenizer_model = "broken";
+  files.tokenizer_bin = "broken";
+  EXPECT_TRUE(Loaded(MakeTokenizer(files))->adds_bos());
+}
+
+TEST(TokenizerFilesTest, NamesTheSourceAndTheFile) {
+  const std::string json = CharacterJson({"a"}, {}).dump();
+  TokenizerFiles files;
+  files.source = "model.nib";
+  EXPECT_THAT(ErrorOf(files), HasSubstr("model.nib has neither"));
+  files.tokenizer_bin = "\x01";
+  EXPECT_THAT(ErrorOf(files), HasSubstr("model.nib/tokenizer.bin"));
+  files.tokenizer_model = "\x01";
+  EXPECT_THAT(ErrorOf(files), HasSubstr("model.nib/tokenizer.model"));
+  files.tokenizer_json = "{}";
+  EXPECT_THAT(ErrorOf(files), HasSubstr("model.nib/tokenizer.json"));
+  files.tokenizer_json = json;
+  files.tokenizer_config_json = "[]";
+  EXPECT_THAT(ErrorOf(files), HasSubstr("model.nib/tokenizer_config.json"));
+}
+
 }  // namespace
 }  // namespace nibble
