@@ -9,6 +9,7 @@
 #include "kernels/cpu.h"
 #include "kernels/matmul/packed_layout.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
 
@@ -49,8 +50,8 @@ using MultiplyFunction = void (*)(const Product& product, int64_t first_tile,
 // One row of the table of variants.
 struct MatMulKernel {
   const char* name;
-  DType weights;  // kF32 or kBF16
-  DType panel;    // how it wants activations: kF32, or kBF16 with bf16 weights
+  WeightFormat weights;
+  DType panel;  // how it wants activations: kF32, or kBF16 with bf16 weights
   Isa isa;
   int64_t highway_target;  // 0 for the reference
   int64_t max_rows;        // per group

@@ -1,6 +1,7 @@
 #include "kernels/matmul/kernels_hwy.h"
 
 #include "kernels/cpu.h"
+#include "tensor/packed_layout.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul/kernels_hwy.cc"
@@ -19,12 +20,12 @@ namespace {
 
 // clang-format off
 #define NIBBLE_WIDEN_ROWS(suffix, space, isa, target)                       \
-  {"f32_" suffix, DType::kF32, DType::kF32, isa, target,                    \
+  {"f32_" suffix, WeightFormat::kF32, DType::kF32, isa, target,                    \
    space::kRowsPerGroup, space::kMultiplyF32},                              \
-  {"bf16_" suffix, DType::kBF16, DType::kF32, isa, target,                  \
+  {"bf16_" suffix, WeightFormat::kBF16, DType::kF32, isa, target,                  \
    space::kRowsPerGroup, space::kMultiplyBF16}
 #define NIBBLE_DOT_ROW(suffix, space, isa, target)                          \
-  {"bf16_dot_" suffix, DType::kBF16, DType::kBF16, isa, target,             \
+  {"bf16_dot_" suffix, WeightFormat::kBF16, DType::kBF16, isa, target,             \
    space::kRowsPerGroup, space::kMultiplyBF16Dot}
 
 constexpr MatMulKernel kKernels[] = {

@@ -47,7 +47,7 @@ class KernelTest : public ::testing::TestWithParam<size_t> {
   Operands Random(int64_t rows, int64_t inputs, int64_t outputs) const {
     Operands o = {rows, inputs, outputs, RandomValues(rows * inputs, 1),
                   RandomValues(outputs * inputs, 2)};
-    if (kernel().weights == DType::kBF16) o.w = RoundedToBF16(o.w);
+    if (kernel().weights == WeightFormat::kBF16) o.w = RoundedToBF16(o.w);
     return o;
   }
 

@@ -12,7 +12,7 @@ void MatMul(MatrixView<const float> x, const PackedMatrix& w,
   CHECK_EQ(x.cols, w.inputs());
   CHECK_EQ(y.rows, x.rows);
   CHECK_EQ(y.cols, w.outputs());
-  RunKernel(ChooseKernel(w.dtype(), options.activations), x, w, options, y,
+  RunKernel(ChooseKernel(w.format(), options.activations), x, w, options, y,
             pool);
 }
 

@@ -1,10 +1,9 @@
 // Products of activations with a weight matrix: y = x * W^T + bias.
 //
-//   absl::StatusOr<PackedMatrix> w = PackMatrix(view, DType::kBF16, pool);
-//   if (!w.ok()) return w.status();
-//   MatMulOptions options;
-//   options.bias = bias.data();
-//   MatMul(x, *w, options, y, pool);           // y: [rows, w->outputs()]
+//   absl::StatusOr<PackedMatrix> w = PackMatrix(view, WeightFormat::kBF16,
+//   pool); if (!w.ok()) return w.status(); MatMulOptions options; options.bias
+//   = bias.data(); MatMul(x, *w, options, y, pool);           // y: [rows,
+//   w->outputs()]
 //
 // Every output is summed in f32 in one fixed order: blocks of 256 consecutive k
 // are summed one fused multiply-add after another, and their sums are added up.

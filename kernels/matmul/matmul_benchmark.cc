@@ -29,6 +29,7 @@
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
 
@@ -91,14 +92,14 @@ Array<float> Values(int64_t count) {
   return values;
 }
 
-std::vector<PackedMatrix> PackCopies(const Case& c, DType dtype,
+std::vector<PackedMatrix> PackCopies(const Case& c, WeightFormat format,
                                      ThreadPool& pool) {
   const Array<float> values = Values(c.inputs * c.outputs);
   const TensorView view =
       MakeTensorView(values.span(), *Shape::Create({c.outputs, c.inputs}));
   std::vector<PackedMatrix> copies;
   do {
-    copies.push_back(*PackMatrix(view, dtype, pool));
+    copies.push_back(*PackMatrix(view, format, pool));
   } while (static_cast<int64_t>(copies.size() * copies[0].bytes()) <
            kWeightBytes);
   return copies;
@@ -155,7 +156,7 @@ void RunCase(benchmark::State& state, const MatMulKernel& kernel, const Case& c,
 }
 
 // Packing [5632, 2048]: bytes read and written a second, memory included.
-void RunPack(benchmark::State& state, DType from, DType to) {
+void RunPack(benchmark::State& state, DType from, WeightFormat to) {
   constexpr int64_t kOutputs = 5632, kInputs = 2048;
   ThreadPool pool(AvailableCores());
   const AlignedBuffer source(kOutputs * kInputs * DTypeBlockBytes(from),
@@ -171,17 +172,17 @@ void RunPack(benchmark::State& state, DType from, DType to) {
         std::chrono::duration<double>(Clock::now() - start).count());
     state.SetIterationTime(seconds.back());
   }
-  const double bytes =
-      kOutputs * kInputs *
-      static_cast<double>(DTypeBlockBytes(from) + DTypeBlockBytes(to));
+  const double bytes = kOutputs * kInputs *
+                       static_cast<double>(DTypeBlockBytes(from) +
+                                           (to == WeightFormat::kF32 ? 4 : 2));
   state.counters["GB/s"] = bytes / Typical(seconds) / 1e9;
 }
 
 void RegisterPacking() {
   for (DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
-    for (DType to : {DType::kF32, DType::kBF16}) {
+    for (WeightFormat to : {WeightFormat::kF32, WeightFormat::kBF16}) {
       const std::string name =
-          absl::StrCat("pack/", DTypeName(from), "_to_", DTypeName(to));
+          absl::StrCat("pack/", DTypeName(from), "_to_", WeightFormatName(to));
       benchmark::RegisterBenchmark(
           name.c_str(),
           [from, to](benchmark::State& state) { RunPack(state, from, to); })

@@ -16,14 +16,14 @@ namespace nibble {
 namespace {
 
 struct Mode {
-  DType weights;
+  WeightFormat weights;
   Activations activations;
 };
 
-constexpr Mode kModes[] = {{DType::kF32, Activations::kF32},
-                           {DType::kF32, Activations::kBF16},
-                           {DType::kBF16, Activations::kF32},
-                           {DType::kBF16, Activations::kBF16}};
+constexpr Mode kModes[] = {{WeightFormat::kF32, Activations::kF32},
+                           {WeightFormat::kF32, Activations::kBF16},
+                           {WeightFormat::kBF16, Activations::kF32},
+                           {WeightFormat::kBF16, Activations::kBF16}};
 
 constexpr int64_t kInputs = 520, kOutputs = 40;
 
@@ -65,7 +65,7 @@ TEST_F(MatMulTest, GivesTheSameBitsOnEveryIsa) {
 
 TEST_F(MatMulTest, RoundsActivationsToBF16OnlyWhenAsked) {
   const std::vector<float> x = RandomValues(3 * kInputs, 2);
-  for (DType weights : {DType::kF32, DType::kBF16}) {
+  for (WeightFormat weights : {WeightFormat::kF32, WeightFormat::kBF16}) {
     const std::vector<float> exact = Product(x, {weights, Activations::kF32});
     const std::vector<float> rounded =
         Product(x, {weights, Activations::kBF16});
@@ -76,8 +76,10 @@ TEST_F(MatMulTest, RoundsActivationsToBF16OnlyWhenAsked) {
 
 TEST_F(MatMulTest, RoundsWeightsToTheDtypeTheyArePackedIn) {
   const std::vector<float> x = RandomValues(kInputs, 2);
-  const std::vector<float> f32 = Product(x, {DType::kF32, Activations::kF32});
-  const std::vector<float> bf16 = Product(x, {DType::kBF16, Activations::kF32});
+  const std::vector<float> f32 =
+      Product(x, {WeightFormat::kF32, Activations::kF32});
+  const std::vector<float> bf16 =
+      Product(x, {WeightFormat::kBF16, Activations::kF32});
   EXPECT_NE(f32, bf16);
 }
 
@@ -101,7 +103,7 @@ TEST_F(MatMulTest, ChoosesAVariantOfTheActiveIsa) {
 
 TEST_F(MatMulTest, ScratchDoesNotGrowWhenAProductIsRepeated) {
   const std::vector<float> x = RandomValues(30 * kInputs, 2);
-  const Mode mode = {DType::kBF16, Activations::kBF16};
+  const Mode mode = {WeightFormat::kBF16, Activations::kBF16};
   Product(x, mode);
   const std::byte* scratch = pool_.Scratch(0);
   for (int i = 0; i < 3; ++i) Product(x, mode);

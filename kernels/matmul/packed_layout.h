@@ -25,7 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
 
@@ -42,11 +42,11 @@ static_assert(kTileOutputs * sizeof(float) == kStepBytes);
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Consecutive k in one step: 1 for f32 weights, 2 for bf16.
-constexpr int64_t InputsPerStep(DType weights) {
-  return weights == DType::kF32 ? 1 : 2;
+constexpr int64_t InputsPerStep(WeightFormat weights) {
+  return weights == WeightFormat::kF32 ? 1 : 2;
 }
 
-constexpr int64_t StepsFor(DType weights, int64_t inputs) {
+constexpr int64_t StepsFor(WeightFormat weights, int64_t inputs) {
   return CeilDiv(inputs, InputsPerStep(weights));
 }
 
@@ -58,13 +58,13 @@ constexpr int64_t TilesFor(int64_t outputs) {
   return CeilDiv(outputs, kTileOutputs);
 }
 
-constexpr int64_t TileBytes(DType weights, int64_t inputs) {
+constexpr int64_t TileBytes(WeightFormat weights, int64_t inputs) {
   return StepsFor(weights, inputs) * kStepBytes;
 }
 
 // Byte offset of w[output][input].
-constexpr int64_t WeightOffset(DType weights, int64_t inputs, int64_t output,
-                               int64_t input) {
+constexpr int64_t WeightOffset(WeightFormat weights, int64_t inputs,
+                               int64_t output, int64_t input) {
   const int64_t per_step = InputsPerStep(weights);
   const int64_t value_bytes = kStepBytes / kTileOutputs / per_step;
   return output / kTileOutputs * TileBytes(weights, inputs) +
@@ -72,9 +72,10 @@ constexpr int64_t WeightOffset(DType weights, int64_t inputs, int64_t output,
          (output % kTileOutputs * per_step + input % per_step) * value_bytes;
 }
 
-static_assert(WeightOffset(DType::kF32, 3, 17, 2) == 3 * 64 + 2 * 64 + 4);
-static_assert(WeightOffset(DType::kBF16, 3, 17, 2) == 2 * 64 + 64 + 4);
-static_assert(WeightOffset(DType::kBF16, 3, 1, 1) == 6);
+static_assert(WeightOffset(WeightFormat::kF32, 3, 17, 2) ==
+              3 * 64 + 2 * 64 + 4);
+static_assert(WeightOffset(WeightFormat::kBF16, 3, 17, 2) == 2 * 64 + 64 + 4);
+static_assert(WeightOffset(WeightFormat::kBF16, 3, 1, 1) == 6);
 
 }  // namespace nibble
 

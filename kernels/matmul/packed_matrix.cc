@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/log/check.h"
 #include "absl/status/status.h"
@@ -92,13 +93,67 @@ void PackTile(const TensorView& weights, DType dtype, int64_t tile,
   }
 }
 
+template <class T>
+T Read(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+
+// Output n of one record of integers.
+void DequantizeIntegers(const PackedLayout& layout, const std::byte* record,
+                        int64_t n, absl::Span<float> values) {
+  const bool int4 = layout.format == WeightFormat::kInt4;
+  const int64_t in_tile = n % kPackedTileOutputs;
+  const std::byte* codes = record + layout.codes_offset() +
+                           n / kPackedTileOutputs * kPackedLineBytes +
+                           in_tile * 4;
+  for (int64_t first = 0; first < layout.inputs; first += layout.group_size) {
+    const int64_t group = first / layout.group_size;
+    const std::byte* at = record + (group * 32 + n) * layout.scale_bytes();
+    const float scale =
+        layout.wide_scales ? Read<float>(at) : ToFloat(Read<F16>(at));
+    int zero = static_cast<int>(layout.symmetric_zero());
+    if (layout.has_zeros()) {
+      const int pair = static_cast<int>(
+          record[layout.zeros_offset() + group * kPackedTileOutputs + in_tile]);
+      zero = n < kPackedTileOutputs ? pair & 15 : pair >> 4;
+    }
+    const int64_t end = std::min(layout.inputs, first + layout.group_size);
+    for (int64_t k = first; k < end; ++k) {
+      const std::byte* line =
+          codes + k / layout.chunk_inputs() * 2 * kPackedLineBytes;
+      const int byte = static_cast<int>(line[k % 4]);
+      const int code = !int4 ? byte : k % 8 < 4 ? byte & 15 : byte >> 4;
+      values[k] = scale * static_cast<float>(code - zero);
+    }
+  }
+}
+
 }  // namespace
 
-absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights, DType dtype,
-                                        ThreadPool& pool) {
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+PackedMatrix PackedMatrix::View(const PackedLayout& layout,
+                                const std::byte* data) {
+  CHECK_EQ(reinterpret_cast<uintptr_t>(data) % AlignedBuffer::kAlignment, 0u);
+  PackedMatrix matrix;
+  matrix.layout_ = layout;
+  matrix.data_ = data;
+  return matrix;
+}
+
+PackedMatrix PackedMatrix::Own(const PackedLayout& layout,
+                               AlignedBuffer memory) {
+  CHECK_GE(static_cast<int64_t>(memory.size()), layout.bytes());
+  PackedMatrix matrix = View(layout, memory.data());
+  matrix.memory_ = std::move(memory);
+  return matrix;
+}
+
+absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
+                                        WeightFormat format, ThreadPool& pool) {
+  if (IsInteger(format)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "weights are packed as f32 or bf16, not ", DTypeName(dtype)));
+        "weights are packed as f32 or bf16, not ", WeightFormatName(format)));
   }
   if (weights.shape.rank() != 2 || weights.shape.elements() == 0) {
     return absl::InvalidArgumentError(
@@ -109,21 +164,47 @@ absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights, DType dtype,
     return absl::InvalidArgumentError(absl::StrCat(
         "weights of dtype ", DTypeName(weights.dtype), " cannot be packed"));
   }
-  PackedMatrix packed;
-  packed.dtype_ = dtype;
-  packed.outputs_ = weights.shape.dim(0);
-  packed.inputs_ = weights.shape.dim(1);
-  const int64_t tile_bytes = TileBytes(dtype, packed.inputs_);
-  const int64_t tiles = TilesFor(packed.outputs_);
-  packed.buffer_ = AlignedBuffer(tiles * tile_bytes);
-  pool.ParallelFor(tiles, [&](int64_t begin, int64_t end, int /*thread*/) {
-    PackBuffers buffers(dtype, packed.inputs_);
-    for (int64_t tile = begin; tile < end; ++tile) {
-      PackTile(weights, dtype, tile, buffers,
-               packed.buffer_.data() + tile * tile_bytes);
-    }
-  });
-  return packed;
+  const absl::StatusOr<PackedLayout> layout =
+      PackedLayout::Create(format, weights.shape.dim(0), weights.shape.dim(1));
+  if (!layout.ok()) return layout.status();
+  AlignedBuffer memory(static_cast<size_t>(layout->bytes()));
+  const DType dtype = format == WeightFormat::kF32 ? DType::kF32 : DType::kBF16;
+  pool.ParallelFor(layout->records(),
+                   [&](int64_t begin, int64_t end, int /*thread*/) {
+                     PackBuffers buffers(dtype, layout->inputs);
+                     for (int64_t tile = begin; tile < end; ++tile) {
+                       PackTile(weights, dtype, tile, buffers,
+                                memory.data() + tile * layout->record_bytes());
+                     }
+                   });
+  return PackedMatrix::Own(*layout, std::move(memory));
+}
+
+void DequantizeRow(const PackedMatrix& w, int64_t output,
+                   absl::Span<float> values) {
+  const PackedLayout& layout = w.layout();
+  CHECK(output >= 0 && output < layout.outputs);
+  CHECK_EQ(static_cast<int64_t>(values.size()), layout.inputs);
+  const int64_t in_record = output % layout.record_outputs();
+  const std::byte* record =
+      w.data() + output / layout.record_outputs() * layout.record_bytes();
+  switch (layout.format) {
+    case WeightFormat::kF32:
+      for (int64_t k = 0; k < layout.inputs; ++k) {
+        values[k] = Read<float>(record + k * kPackedLineBytes + in_record * 4);
+      }
+      return;
+    case WeightFormat::kBF16:
+      for (int64_t k = 0; k < layout.inputs; ++k) {
+        values[k] = ToFloat(Read<BF16>(record + k / 2 * kPackedLineBytes +
+                                       in_record * 4 + k % 2 * 2));
+      }
+      return;
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt4:
+      DequantizeIntegers(layout, record, in_record, values);
+      return;
+  }
 }
 
 }  // namespace nibble

@@ -1,11 +1,13 @@
 // A weight matrix in the form that matrix products read.
 //
-//   absl::StatusOr<PackedMatrix> w = PackMatrix(view, DType::kBF16, pool);
+//   absl::StatusOr<PackedMatrix> w = PackMatrix(view, WeightFormat::kBF16,
+//                                               pool);
 //   if (!w.ok()) return w.status();
 //
-// Tiles of 16 outputs whose bytes are read front to back; docs/kernels.md and
-// packed_layout.h draw them. One packed form serves every ISA and any number of
-// rows of activations.
+//   PackedMatrix mapped = PackedMatrix::View(layout, file_bytes);
+//
+// tensor/packed_layout.h draws the bytes. One packed form serves every ISA and
+// any number of rows of activations.
 #ifndef NIBBLE_KERNELS_MATMUL_PACKED_MATRIX_H_
 #define NIBBLE_KERNELS_MATMUL_PACKED_MATRIX_H_
 
@@ -13,43 +15,65 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
 namespace nibble {
 
-// Weights [outputs, inputs]. Move-only.
+// Weights [outputs, inputs], owned or in memory of someone else. Move-only.
 class PackedMatrix {
  public:
+  // No matrix: layout().outputs is 0, data() null.
   PackedMatrix() = default;
   PackedMatrix(PackedMatrix&&) = default;
   PackedMatrix& operator=(PackedMatrix&&) = default;
 
-  DType dtype() const { return dtype_; }  // kF32 or kBF16
-  int64_t outputs() const { return outputs_; }
-  int64_t inputs() const { return inputs_; }
+  // A matrix in place. REQUIRES: `data` holds layout.bytes(), is aligned to 64
+  // bytes and outlives the matrix.
+  static PackedMatrix View(const PackedLayout& layout, const std::byte* data);
+  // REQUIRES: memory.size() >= layout.bytes().
+  static PackedMatrix Own(const PackedLayout& layout, AlignedBuffer memory);
+
+  const PackedLayout& layout() const { return layout_; }
+  WeightFormat format() const { return layout_.format; }
+  int64_t outputs() const { return layout_.outputs; }
+  int64_t inputs() const { return layout_.inputs; }
   // Bytes held, padding included: what one product reads.
-  size_t bytes() const { return buffer_.size(); }
-  const std::byte* data() const { return buffer_.data(); }
+  size_t bytes() const {
+    return data_ == nullptr ? 0 : static_cast<size_t>(layout_.bytes());
+  }
+  const std::byte* data() const { return data_; }
 
  private:
-  friend absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
-                                                 DType dtype, ThreadPool& pool);
-
-  DType dtype_ = DType::kF32;
-  int64_t outputs_ = 0;
-  int64_t inputs_ = 0;
-  AlignedBuffer buffer_;
+  PackedLayout layout_;
+  AlignedBuffer memory_;  // empty in a view
+  const std::byte* data_ = nullptr;
 };
 
 // Packs `weights` [outputs, inputs], of any dtype that kernels/convert reads,
-// rounding each value to `dtype` (nearest, ties to even).
+// rounding each value to `format` (nearest, ties to even).
 // InvalidArgument: `weights` is not a matrix with at least one element, cannot
-// be converted, or `dtype` is not kF32 or kBF16.
-absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights, DType dtype,
-                                        ThreadPool& pool);
+// be converted, or `format` is not kF32 or kBF16.
+absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
+                                        WeightFormat format, ThreadPool& pool);
+
+// Until all callers name a WeightFormat.
+inline absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
+                                               DType dtype, ThreadPool& pool) {
+  return PackMatrix(
+      weights, dtype == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16,
+      pool);
+}
+
+// values = the weights of one output, exactly (with wide_scales and zero
+// points, rounded once). REQUIRES: 0 <= output < w.outputs(), values.size() ==
+// w.inputs().
+void DequantizeRow(const PackedMatrix& w, int64_t output,
+                   absl::Span<float> values);
 
 }  // namespace nibble
 

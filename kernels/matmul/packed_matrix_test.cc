@@ -13,6 +13,7 @@
 #include "kernels/matmul/packed_layout.h"
 #include "kernels/matmul/test_matrices.h"
 #include "tensor/bf16.h"
+#include "tensor/packed_layout.h"
 #include "tensor/shape.h"
 
 namespace nibble {
@@ -32,7 +33,7 @@ T At(const PackedMatrix& packed, int64_t output, int64_t input) {
   T value;
   std::memcpy(&value,
               packed.data() +
-                  WeightOffset(packed.dtype(), packed.inputs(), output, input),
+                  WeightOffset(packed.format(), packed.inputs(), output, input),
               sizeof(value));
   return value;
 }
@@ -40,7 +41,7 @@ T At(const PackedMatrix& packed, int64_t output, int64_t input) {
 TEST(PackedMatrix, LaysOutF32StepByStep) {
   ThreadPool pool(2);
   const std::vector<float> w = RandomValues(35 * 18, 1);
-  const PackedMatrix packed = Pack(w, 35, 18, DType::kF32, pool);
+  const PackedMatrix packed = Pack(w, 35, 18, WeightFormat::kF32, pool);
   EXPECT_EQ(packed.outputs(), 35);
   EXPECT_EQ(packed.inputs(), 18);
   ASSERT_EQ(packed.bytes(), size_t{3 * 18 * 64});
@@ -54,7 +55,7 @@ TEST(PackedMatrix, LaysOutF32StepByStep) {
 TEST(PackedMatrix, LaysOutBF16InPairs) {
   ThreadPool pool(2);
   const std::vector<float> w = RandomValues(20 * 7, 1);
-  const PackedMatrix packed = Pack(w, 20, 7, DType::kBF16, pool);
+  const PackedMatrix packed = Pack(w, 20, 7, WeightFormat::kBF16, pool);
   ASSERT_EQ(packed.bytes(), size_t{2 * 4 * 64});
   for (int64_t n = 0; n < 20; ++n) {
     for (int64_t k = 0; k < 7; ++k) {
@@ -71,9 +72,9 @@ TEST(PackedMatrix, LaysOutBF16InPairs) {
 TEST(PackedMatrix, PadsOutputsAndTheOddInputWithZeros) {
   ThreadPool pool(1);
   const std::vector<float> w(3 * 5, 1.0f);
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kBF16}) {
     const PackedMatrix packed = Pack(w, 3, 5, dtype, pool);
-    const int64_t value_bytes = DTypeBlockBytes(dtype);
+    const int64_t value_bytes = dtype == WeightFormat::kF32 ? 4 : 2;
     const int64_t slots = static_cast<int64_t>(packed.bytes()) / value_bytes;
     int64_t set = 0;
     for (int64_t i = 0; i < slots; ++i) {
@@ -88,7 +89,7 @@ TEST(PackedMatrix, PadsOutputsAndTheOddInputWithZeros) {
 TEST(PackedMatrix, IsTheSameForAnyNumberOfThreads) {
   ThreadPool one(1), three(3);
   const std::vector<float> w = RandomValues(100 * 33, 1);
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kBF16}) {
     const PackedMatrix a = Pack(w, 100, 33, dtype, one);
     const PackedMatrix b = Pack(w, 100, 33, dtype, three);
     ASSERT_EQ(a.bytes(), b.bytes());
@@ -109,8 +110,8 @@ TEST(PackedMatrix, ReadsEveryDtypeThatConvertReads) {
     const TensorView view = View(dtype, kOutputs, kInputs, bytes);
     std::vector<float> values(kOutputs * kInputs);
     ASSERT_TRUE(ConvertToF32(view, absl::MakeSpan(values)).ok());
-    const PackedMatrix f32 = *PackMatrix(view, DType::kF32, pool);
-    const PackedMatrix bf16 = *PackMatrix(view, DType::kBF16, pool);
+    const PackedMatrix f32 = *PackMatrix(view, WeightFormat::kF32, pool);
+    const PackedMatrix bf16 = *PackMatrix(view, WeightFormat::kBF16, pool);
     for (int64_t n = 0; n < kOutputs; ++n) {
       for (int64_t k = 0; k < kInputs; ++k) {
         const float value = values[n * kInputs + k];
@@ -125,11 +126,11 @@ TEST(PackedMatrix, ReadsEveryDtypeThatConvertReads) {
 TEST(PackedMatrix, KeepsInfinitiesAndNaNs) {
   ThreadPool pool(1);
   const std::vector<float> w = {1.0f, INFINITY, -INFINITY, NAN};
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (WeightFormat dtype : {WeightFormat::kF32, WeightFormat::kBF16}) {
     const PackedMatrix packed = Pack(w, 2, 2, dtype, pool);
     const auto value = [&](int64_t n, int64_t k) {
-      return dtype == DType::kF32 ? At<float>(packed, n, k)
-                                  : ToFloat(At<BF16>(packed, n, k));
+      return dtype == WeightFormat::kF32 ? At<float>(packed, n, k)
+                                         : ToFloat(At<BF16>(packed, n, k));
     };
     EXPECT_EQ(value(0, 1), INFINITY);
     EXPECT_EQ(value(1, 0), -INFINITY);
@@ -145,7 +146,8 @@ TEST(PackedMatrix, RejectsWhatIsNotAMatrix) {
        {*Shape::Create({16}), *Shape::Create({2, 2, 4}), *Shape::Create({}),
         *Shape::Create({0, 4}), *Shape::Create({4, 0})}) {
     view.shape = shape;
-    const absl::Status status = PackMatrix(view, DType::kF32, pool).status();
+    const absl::Status status =
+        PackMatrix(view, WeightFormat::kF32, pool).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(status.message(), HasSubstr("not a matrix"));
   }
@@ -155,13 +157,15 @@ TEST(PackedMatrix, RejectsDtypesItCannotReadOrPack) {
   ThreadPool pool(1);
   const std::vector<uint8_t> bytes(128);
   const absl::Status integers =
-      PackMatrix(View(DType::kI64, 4, 4, bytes), DType::kF32, pool).status();
+      PackMatrix(View(DType::kI64, 4, 4, bytes), WeightFormat::kF32, pool)
+          .status();
   EXPECT_EQ(integers.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(integers.message(), HasSubstr("i64"));
   const absl::Status target =
-      PackMatrix(View(DType::kF32, 4, 4, bytes), DType::kF16, pool).status();
+      PackMatrix(View(DType::kF32, 4, 4, bytes), WeightFormat::kInt4, pool)
+          .status();
   EXPECT_EQ(target.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(target.message(), HasSubstr("f16"));
+  EXPECT_THAT(target.message(), HasSubstr("int4"));
 }
 
 }  // namespace

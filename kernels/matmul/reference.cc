@@ -6,14 +6,16 @@
 
 #include "kernels/matmul/packed_layout.h"
 #include "tensor/bf16.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
 namespace {
 
-float Weight(const Product& p, DType dtype, int64_t output, int64_t input) {
+float Weight(const Product& p, WeightFormat dtype, int64_t output,
+             int64_t input) {
   const std::byte* at =
       p.weights + WeightOffset(dtype, p.inputs, output, input);
-  if (dtype == DType::kF32) {
+  if (dtype == WeightFormat::kF32) {
     float value;
     std::memcpy(&value, at, sizeof(value));
     return value;
@@ -24,11 +26,11 @@ float Weight(const Product& p, DType dtype, int64_t output, int64_t input) {
 }
 
 // The sum of one block of K: inputs [begin, end).
-template <DType kWeights>
+template <WeightFormat kWeights>
 float BlockSum(const Product& p, const float* x, int64_t output, int64_t begin,
                int64_t end) {
   float sum = 0;
-  if constexpr (kWeights == DType::kF32) {
+  if constexpr (kWeights == WeightFormat::kF32) {
     for (int64_t k = begin; k < end; ++k) {
       sum = std::fma(Weight(p, kWeights, output, k), x[k], sum);
     }
@@ -44,7 +46,7 @@ float BlockSum(const Product& p, const float* x, int64_t output, int64_t begin,
 }
 
 // REQUIRES: groups of one row, so that a row of the panel is contiguous.
-template <DType kWeights>
+template <WeightFormat kWeights>
 void MultiplyReference(const Product& p, int64_t first_tile, int64_t end_tile,
                        float* /*totals*/) {
   const int64_t blocks = BlocksFor(p.inputs);
@@ -66,10 +68,10 @@ void MultiplyReference(const Product& p, int64_t first_tile, int64_t end_tile,
 }
 
 constexpr MatMulKernel kKernels[] = {
-    {"f32_reference", DType::kF32, DType::kF32, Isa::kScalar, 0, 1,
-     &MultiplyReference<DType::kF32>},
-    {"bf16_reference", DType::kBF16, DType::kF32, Isa::kScalar, 0, 1,
-     &MultiplyReference<DType::kBF16>},
+    {"f32_reference", WeightFormat::kF32, DType::kF32, Isa::kScalar, 0, 1,
+     &MultiplyReference<WeightFormat::kF32>},
+    {"bf16_reference", WeightFormat::kBF16, DType::kF32, Isa::kScalar, 0, 1,
+     &MultiplyReference<WeightFormat::kBF16>},
 };
 
 }  // namespace

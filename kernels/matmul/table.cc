@@ -37,7 +37,7 @@ void RunPass(const MatMulKernel& kernel, const Pass& pass,
   const PanelFormat format = {kernel.panel,
                               options.activations == Activations::kBF16};
   const RowGroups groups(x.rows, kernel.max_rows);
-  const bool in_place = IsPanel(x, format, InputsPerStep(kernel.weights));
+  const bool in_place = IsPanel(x, format, w.layout().chunk_inputs());
   const int64_t panel_bytes =
       in_place ? 0
                : RoundUp(PanelBytes(kernel.panel, x.rows, x.cols), kStepBytes);
@@ -80,7 +80,8 @@ bool KernelAllowed(const MatMulKernel& kernel) {
   return IsaAllowed(kernel.isa) && HighwayTargetAllowed(kernel.highway_target);
 }
 
-const MatMulKernel& ChooseKernel(DType weights, Activations activations) {
+const MatMulKernel& ChooseKernel(WeightFormat weights,
+                                 Activations activations) {
   const MatMulKernel* best = nullptr;
   for (const MatMulKernel& kernel : MatMulKernels()) {
     if (kernel.weights != weights || !KernelAllowed(kernel)) continue;
@@ -89,14 +90,15 @@ const MatMulKernel& ChooseKernel(DType weights, Activations activations) {
     }
     best = &kernel;
   }
-  CHECK(best != nullptr) << "no product with weights " << DTypeName(weights);
+  CHECK(best != nullptr) << "no product with weights "
+                         << WeightFormatName(weights);
   return *best;
 }
 
 void RunKernel(const MatMulKernel& kernel, MatrixView<const float> x,
                const PackedMatrix& w, const MatMulOptions& options,
                MatrixView<float> y, ThreadPool& pool) {
-  DCHECK(kernel.weights == w.dtype());
+  DCHECK(kernel.weights == w.format());
   for (int64_t row = 0; row < x.rows; row += kRowsPerPass) {
     const int64_t rows = std::min(kRowsPerPass, x.rows - row);
     RunPass(kernel, {x.Rows(row, rows), y.Rows(row, rows)}, w, options, pool);

@@ -13,7 +13,7 @@
 #include "kernels/matmul/matmul_options.h"
 #include "kernels/matmul/packed_matrix.h"
 #include "kernels/thread_pool.h"
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -26,9 +26,9 @@ absl::Span<const MatMulKernel> MatMulKernels();
 bool KernelAllowed(const MatMulKernel& kernel);
 
 // The best allowed variant for weights of this dtype and these activations.
-const MatMulKernel& ChooseKernel(DType weights, Activations activations);
+const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations);
 
-// MatMul with a given variant. REQUIRES: it is allowed and made for w.dtype();
+// MatMul with a given variant. REQUIRES: it is allowed and made for w.format();
 // a kBF16 panel only with Activations::kBF16.
 void RunKernel(const MatMulKernel& kernel, MatrixView<const float> x,
                const PackedMatrix& w, const MatMulOptions& options,

@@ -69,10 +69,10 @@ std::vector<float> RoundedToBF16(const std::vector<float>& values) {
 }
 
 PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
-                  int64_t inputs, DType dtype, ThreadPool& pool) {
+                  int64_t inputs, WeightFormat format, ThreadPool& pool) {
   const TensorView view = MakeTensorView(absl::MakeConstSpan(weights),
                                          *Shape::Create({outputs, inputs}));
-  absl::StatusOr<PackedMatrix> packed = PackMatrix(view, dtype, pool);
+  absl::StatusOr<PackedMatrix> packed = PackMatrix(view, format, pool);
   CHECK_OK(packed.status());
   return *std::move(packed);
 }

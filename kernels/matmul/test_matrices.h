@@ -7,7 +7,7 @@
 
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
 
@@ -36,9 +36,9 @@ std::vector<float> RandomValues(int64_t count, uint32_t seed);
 // values, each rounded to bf16.
 std::vector<float> RoundedToBF16(const std::vector<float>& values);
 
-// Weights [outputs, inputs] packed in `dtype`.
+// Weights [outputs, inputs] packed in `format`.
 PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
-                  int64_t inputs, DType dtype, ThreadPool& pool);
+                  int64_t inputs, WeightFormat format, ThreadPool& pool);
 
 // gamma(256 + K / 256) of matmul.h: the bound on the relative error of a sum.
 double SumErrorFactor(int64_t inputs);
