@@ -191,6 +191,16 @@ bool CpuSupports(Isa isa) {
 
 const absl::Status& AmxStatus() { return Detect().amx; }
 
+std::string WhyUnsupported(Isa isa) {
+  if (CpuSupports(isa)) return "";
+  if (isa == Isa::kAmx) return std::string(AmxStatus().message());
+  if (kPinned) {
+    return "this build is for one instruction set, which is not this one";
+  }
+  const Isa needed = isa == Isa::kEmulatedAmx ? Isa::kAvx512 : isa;
+  return absl::StrCat("the processor lacks ", IsaName(needed));
+}
+
 Isa BestIsa() {
   for (Isa isa :
        {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2}) {
@@ -224,12 +234,10 @@ Isa IsaOfHighwayTarget(int64_t target) {
 }
 
 absl::Status LimitIsa(Isa isa) {
-  if (!CpuSupports(isa)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "ISA '", IsaName(isa), "' is not available",
-        isa == Isa::kAmx ? absl::StrCat(" (", AmxStatus().message(), ")") : "",
-        ": this ", kPinned ? "build pins one ISA and has " : "machine has ",
-        SupportedNames()));
+  if (const std::string why = WhyUnsupported(isa); !why.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("ISA '", IsaName(isa), "' is not available: ", why,
+                     "; choose one of ", SupportedNames()));
   }
   ActiveSlot().store(static_cast<int>(isa), std::memory_order_relaxed);
   hwy::DisableTargets(TargetsAbove(isa));

@@ -66,6 +66,11 @@ bool CpuSupports(Isa isa);
 // about ISAs.
 const absl::Status& AmxStatus();
 
+// "" if `isa` is supported, else what is missing: "the processor lacks
+// avx512_vnni", "this build is for one instruction set, which is not this one",
+// or AmxStatus()'s message.
+std::string WhyUnsupported(Isa isa);
+
 // The best supported ISA.
 Isa BestIsa();
 

@@ -79,6 +79,12 @@ TEST_F(CpuTest, LimitingToAnUnsupportedIsaFailsAndChangesNothing) {
   if (!found) GTEST_SKIP() << "this machine supports every ISA";
 }
 
+TEST_F(CpuTest, SaysWhatIsMissingOfUnsupportedIsasOnly) {
+  for (Isa isa : kAllIsas) {
+    EXPECT_EQ(WhyUnsupported(isa).empty(), CpuSupports(isa)) << IsaName(isa);
+  }
+}
+
 TEST_F(CpuTest, SaysWhyAmxIsNotAvailable) {
   if (CpuSupports(Isa::kAmx)) GTEST_SKIP() << "AMX is available";
   const std::string reason(AmxStatus().message());
