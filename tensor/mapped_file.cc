@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -100,6 +102,18 @@ void MappedFile::Advise(Access access) const {
   }
   // A hint: failure changes nothing but speed.
   (void)madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), advice);
+}
+
+void MappedFile::Release(absl::Span<const std::byte> range) const {
+  // As numbers: `range` may be part of another object.
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t start = reinterpret_cast<uintptr_t>(bytes_.data());
+  const uintptr_t first = reinterpret_cast<uintptr_t>(range.data());
+  const uintptr_t begin = std::max(start, first / page * page);
+  const uintptr_t end = std::min(start + bytes_.size(), first + range.size());
+  if (begin >= end) return;
+  // Pages of a private map that was never written to hold nothing but the file.
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 absl::Status MappedFile::CheckUnchanged() const {

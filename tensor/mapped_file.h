@@ -56,6 +56,11 @@ class MappedFile {
 
   void Advise(Access access) const;
 
+  // Takes the pages that hold `range` out of this process's memory, for readers
+  // of files larger than that. They come back when they are read again. What of
+  // `range` lies outside the file is left alone.
+  void Release(absl::Span<const std::byte> range) const;
+
   // Aborted when the file's size or modification time is no longer what it was
   // at Open.
   absl::Status CheckUnchanged() const;

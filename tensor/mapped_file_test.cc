@@ -4,10 +4,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -55,6 +59,40 @@ TEST_F(MappedFileTest, ShowsTheBytesOfTheFile) {
   EXPECT_EQ((*file)->path(), Path("a"));
   EXPECT_EQ(TextOf(**file), "some bytes");
   EXPECT_TRUE((*file)->CheckUnchanged().ok());
+}
+
+// Kilobytes of mapped files that this process holds in memory.
+int64_t ResidentFileKilobytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    if (word != "RssFile:") continue;
+    int64_t kilobytes = 0;
+    status >> kilobytes;
+    return kilobytes;
+  }
+  return -1;
+}
+
+TEST_F(MappedFileTest, ReleaseGivesMemoryBackAndKeepsTheBytes) {
+  std::string text(8 << 20, 'x');
+  for (size_t i = 0; i < text.size(); i += 4096) text[i] = 'a' + i / 4096 % 26;
+  const auto file = MappedFile::Open(Write("a", text));
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_EQ(TextOf(**file), text);
+  const int64_t before = ResidentFileKilobytes();
+  (*file)->Release((*file)->bytes().subspan(100, 7 << 20));
+  // Other pages may come in meanwhile; seven megabytes of them do not.
+  EXPECT_LT(ResidentFileKilobytes(), before - 6000);
+  EXPECT_EQ(TextOf(**file), text);
+}
+
+TEST_F(MappedFileTest, ReleaseLeavesForeignMemoryAlone) {
+  const auto file = MappedFile::Open(Write("a", std::string(10000, 'x')));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const std::vector<std::byte> mine(1 << 20, std::byte{7});
+  (*file)->Release(mine);
+  (*file)->Release({});
+  EXPECT_EQ(std::count(mine.begin(), mine.end(), std::byte{7}), 1 << 20);
 }
 
 TEST_F(MappedFileTest, AdviceChangesNoBytes) {

@@ -69,6 +69,9 @@ class Llama2cFile : public TensorSource {
   const std::vector<std::string>& names() const override { return names_; }
   bool Contains(absl::string_view name) const override;
   absl::StatusOr<TensorView> Find(absl::string_view name) const override;
+  void Release(absl::Span<const std::byte> range) const override {
+    if (file_ != nullptr) file_->Release(range);
+  }
 
  private:
   Llama2cFile(std::string path, const Llama2cHeader& header)

@@ -80,6 +80,10 @@ class SafetensorsFile : public TensorSource {
   absl::Status CheckUnchanged() const override {
     return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
   }
+  void Release(absl::Span<const std::byte> range) const override {
+    // An aligned copy is no part of the file, and stays.
+    if (file_ != nullptr) file_->Release(range);
+  }
 
   absl::StatusOr<TensorView> Find(absl::string_view name) const override {
     const Record* record = index_.Find(name);

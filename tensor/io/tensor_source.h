@@ -11,12 +11,14 @@
 #ifndef NIBBLE_TENSOR_IO_TENSOR_SOURCE_H_
 #define NIBBLE_TENSOR_IO_TENSOR_SOURCE_H_
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -41,6 +43,12 @@ class TensorSource {
   // was opened, so that what was read may be wrong: see tensor/mapped_file.h.
   // Call it after a long load.
   virtual absl::Status CheckUnchanged() const { return absl::OkStatus(); }
+
+  // `range`, a part of a view from here, was read and takes up no more memory
+  // until it is read again. Does nothing where there is no file behind it.
+  virtual void Release(absl::Span<const std::byte> range) const {
+    static_cast<void>(range);
+  }
 };
 
 }  // namespace nibble
