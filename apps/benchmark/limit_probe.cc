@@ -1,0 +1,67 @@
+#include "apps/benchmark/limit_probe.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+
+namespace nibble {
+namespace {
+
+// Longer than waking a thread takes, shorter than a time slice.
+constexpr double kMultiplySeconds = 2e-3;
+constexpr int64_t kMinReadBytes = int64_t{256} << 20;
+
+// How many multiplies all threads do in kMultiplySeconds.
+int64_t Calibrate(MultiplyKind kind, ThreadPool& pool) {
+  int64_t macs = 100'000;
+  for (;;) {
+    int64_t done = 0;
+    const double seconds = TimeMultiplies(kind, macs, pool, done);
+    // What was long enough to be timed is scaled to what is wanted.
+    if (seconds > kMultiplySeconds / 4) {
+      return static_cast<int64_t>(static_cast<double>(done) * kMultiplySeconds /
+                                  seconds);
+    }
+    macs *= 4;
+  }
+}
+
+}  // namespace
+
+int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes) {
+  const int64_t wanted =
+      std::max(kMinReadBytes, 8 * LastLevelCacheBytes(system));
+  const int64_t most = std::max<int64_t>(available_bytes / 4, 1 << 20);
+  return std::min(wanted, most) / 64 * 64;
+}
+
+LimitProbe::LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool)
+    : kind_(kind),
+      pool_(pool),
+      buffer_(static_cast<size_t>(read_bytes), AlignedBuffer::Fill::kZero),
+      macs_(Calibrate(kind, pool)) {}
+
+void LimitProbe::Sample() {
+  read_seconds_ +=
+      TimeRead(absl::MakeConstSpan(buffer_.data(), buffer_.size()), pool_);
+  ++reads_;
+  int64_t done = 0;
+  multiply_seconds_ += TimeMultiplies(kind_, macs_, pool_, done);
+  multiplied_ += done;
+}
+
+LimitProbe::Rates LimitProbe::Take() {
+  CHECK_GT(reads_, 0);
+  Rates rates;
+  rates.read_bytes_per_second =
+      static_cast<double>(reads_ * read_bytes()) / read_seconds_;
+  rates.macs_per_second = static_cast<double>(multiplied_) / multiply_seconds_;
+  read_seconds_ = multiply_seconds_ = 0;
+  reads_ = multiplied_ = 0;
+  return rates;
+}
+
+}  // namespace nibble
