@@ -6,15 +6,19 @@
 //   if (auto s = file->Append(data); !s.ok()) return s;
 //   return file->Commit();
 //
-// The bytes go to a temporary file in the same folder, which Commit flushes to
-// the disk and renames. Without a successful Commit (an error, a full disk, an
-// early return) the destructor removes the temporary file, and the old file is
-// as it was. A process that is killed leaves the temporary file behind,
-// `<path>.tmp-<pid>-<n>`, and the old file intact.
+// The bytes go to a file without a name in the same folder (O_TMPFILE), which
+// Commit flushes to the disk and links under the name. Without a successful
+// Commit (an error, a full disk, an early return, a process that is killed) the
+// system takes the file back, and what stood under the name is as it was. Where
+// something stands there already, the new file first gets the name
+// `<path>.tmp-<pid>-<n>` and is then renamed: a kill exactly in between leaves
+// it behind. Where the file system has no files without names, it has that name
+// from the start; the destructor removes it, and only a kill leaves it.
 #ifndef NIBBLE_TENSOR_IO_ATOMIC_FILE_H_
 #define NIBBLE_TENSOR_IO_ATOMIC_FILE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -31,10 +35,15 @@ class AtomicFile {
   // device or a folder is never meant.
   static absl::StatusOr<AtomicFile> Create(const std::string& path);
 
+  // As Create, with a temporary name from the start: what Create does where it
+  // has to, for its test.
+  static absl::StatusOr<AtomicFile> CreateNamed(const std::string& path);
+
   AtomicFile(AtomicFile&& other) noexcept
       : path_(std::move(other.path_)),
         temporary_(std::move(other.temporary_)),
-        fd_(std::exchange(other.fd_, -1)) {}
+        fd_(std::exchange(other.fd_, -1)),
+        appended_(other.appended_) {}
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile();
 
@@ -44,6 +53,16 @@ class AtomicFile {
         reinterpret_cast<const std::byte*>(text.data()), text.size()));
   }
 
+  // Takes room on the disk for a file of `bytes` in all, so that a full disk is
+  // known before the work. ResourceExhausted. File systems that cannot do so
+  // are silent.
+  absl::Status Reserve(uint64_t bytes);
+
+  // Overwrites what Append wrote. REQUIRES: it is all within that.
+  absl::Status WriteAt(uint64_t offset, absl::Span<const std::byte> bytes);
+
+  const std::string& path() const { return path_; }
+
   // Makes the file appear under its name. REQUIRES: not called before.
   absl::Status Commit();
 
@@ -51,9 +70,14 @@ class AtomicFile {
   AtomicFile(std::string path, std::string temporary, int fd)
       : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
 
+  // Gives the file without a name one; in place of a file that is there, or in
+  // temporary_.
+  absl::Status Link();
+
   std::string path_;
-  std::string temporary_;
-  int fd_;  // -1 once committed, failed or moved from.
+  std::string temporary_;  // Empty while the file has no name.
+  int fd_;                 // -1 once committed, failed or moved from.
+  uint64_t appended_ = 0;
 };
 
 }  // namespace nibble

@@ -188,6 +188,7 @@ absl::Status GgufFile::Read(absl::Span<const std::byte> bytes) {
     return absl::InvalidArgumentError("the GGUF header is cut off");
   }
   if (status = ReadMetadata(reader, pairs); !status.ok()) return status;
+  head_ = bytes.first(reader.position());
   return ReadTensors(reader, tensors, bytes);
 }
 

@@ -67,6 +67,9 @@ class GgufFile : public TensorSource {
   absl::Status CheckUnchanged() const override {
     return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
   }
+  void Release(absl::Span<const std::byte> range) const override {
+    if (file_ != nullptr) file_->Release(range);
+  }
 
   // The type of a tensor as ggml calls it ("Q4_K", "IQ2_XXS", "type 99"), also
   // where Find refuses it. NotFound when there is no such tensor.
@@ -99,6 +102,10 @@ class GgufFile : public TensorSource {
   // Elements of any integer type.
   absl::StatusOr<std::vector<int64_t>> GetIntArray(absl::string_view key) const;
 
+  // This file without its tensors: the header, with a tensor count of 0, and
+  // the keys with their values, as Parse reads them.
+  std::string MetadataBytes() const;
+
   // One line for people: 'llama', 32, [32000 string] '<unk>', '<s>', ...
   // Long values are cut, control characters escaped. Empty when the key is
   // absent.
@@ -128,6 +135,7 @@ class GgufFile : public TensorSource {
 
   const std::string path_;
   std::shared_ptr<const MappedFile> file_;  // Null after Parse.
+  absl::Span<const std::byte> head_;        // From the magic to the last pair.
   uint32_t version_ = 0;
   std::vector<std::string> keys_;
   std::map<std::string, GgufValue, std::less<>> values_;

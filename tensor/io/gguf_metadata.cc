@@ -1,10 +1,10 @@
 // The typed getters of GgufFile.
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "tensor/io/error_text.h"
 #include "tensor/io/gguf.h"
-
 namespace nibble {
 
 absl::StatusOr<const GgufValue*> GgufFile::FindKey(
@@ -79,6 +79,14 @@ absl::StatusOr<std::vector<int64_t>> GgufFile::GetIntArray(
     absl::string_view key) const {
   return Get(key, "an array of integers within 64 bits",
              [](const GgufValue& value) { return value.AsInts(); });
+}
+
+std::string GgufFile::MetadataBytes() const {
+  // Behind the magic and the version stands the count of tensors.
+  constexpr size_t kCountOffset = 8;
+  std::string bytes(reinterpret_cast<const char*>(head_.data()), head_.size());
+  std::fill_n(bytes.begin() + kCountOffset, sizeof(uint64_t), '\0');
+  return bytes;
 }
 
 std::string GgufFile::ValueSummary(absl::string_view key) const {

@@ -71,6 +71,26 @@ TEST(GgufTest, ReadsAFileWithoutTensors) {
   EXPECT_FALSE(file->HasKey("K"));
 }
 
+TEST(GgufTest, MetadataAloneReadsAsAFileWithoutTensors) {
+  const AlignedBytes bytes(RawGguf()
+                               .String("a", "text")
+                               .Strings("b", {"x", "yz"})
+                               .Alignment(64)
+                               .Tensor("norm", {2}, 0, std::string(8, '\1'))
+                               .Build());
+  const auto file = Parse(bytes);
+  ASSERT_NE(file, nullptr);
+  const AlignedBytes head(file->MetadataBytes());
+  EXPECT_LT(head.span().size(), bytes.span().size());
+  const auto metadata = Parse(head);
+  ASSERT_NE(metadata, nullptr);
+  EXPECT_EQ(metadata->keys(), file->keys());
+  EXPECT_EQ(*metadata->GetString("a"), "text");
+  EXPECT_THAT(*metadata->GetStringArray("b"), ElementsAre("x", "yz"));
+  EXPECT_THAT(metadata->names(), IsEmpty());
+  EXPECT_EQ(metadata->MetadataBytes(), file->MetadataBytes());
+}
+
 TEST(GgufTest, IntegersOfEveryTypeReadAsUint) {
   const AlignedBytes bytes(
       RawGguf()

@@ -28,7 +28,6 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -36,27 +35,20 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "tensor/dtype.h"
 #include "tensor/io/atomic_file.h"
 #include "tensor/io/name_index.h"
+#include "tensor/io/packed_entry.h"
 #include "tensor/io/packed_manifest.pb.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/mapped_file.h"
 #include "tensor/packed_layout.h"
-#include "tensor/shape.h"
 #include "tensor/view.h"
 
 namespace nibble {
 
-// A dense row-major tensor of 1 to 4 dimensions, none of them zero.
-struct PlainTensor {
-  DType dtype = DType::kF32;
-  Shape shape;
-};
-
 struct PackedTensorPlan {
   std::string name;
-  std::variant<PackedLayout, PlainTensor> what;
+  PackedKind what;
 };
 
 // A file to carry along, by its name without a folder.
@@ -121,35 +113,45 @@ class PackedFile : public TensorSource {
   absl::Status VerifyTensor(absl::string_view name) const;
 
   // Reads the whole file: every tensor as VerifyTensor does, every embedded
-  // file, and the zeros between them. One DataLoss for each part that is
-  // damaged, in the order of the file; empty when the file is sound.
+  // file, and the zeros between them. One DataLoss for each part and each
+  // padding that is damaged; empty when the file is sound.
   std::vector<absl::Status> FindDamage(ParallelRunner run) const;
   // The first of them.
   absl::Status VerifyAll(ParallelRunner run) const;
   absl::Status VerifyAll() const;  // On this thread.
 
  private:
-  struct Tensor {
-    std::variant<PackedLayout, PlainTensor> what;
-    size_t part = 0;  // In parts_.
-  };
   // A range of the file, checked.
   struct Part {
-    std::string what;  // "tensor 'a'", "file 'b'"
+    const std::string* name = nullptr;  // In manifest_.
+    bool is_tensor = false;
     const std::byte* data = nullptr;
     size_t bytes = 0;
-    size_t gap = 0;  // Zeros between the part before and this one.
+    size_t gap = 0;  // Padding in front of it.
     uint32_t checksum = 0;
+  };
+  struct Tensor {
+    PackedKind kind;
+    size_t part = 0;  // In parts_.
   };
 
   explicit PackedFile(std::string path) : path_(std::move(path)) {}
 
   absl::Status Read(absl::Span<const std::byte> bytes);
-  absl::Status ReadManifest(absl::Span<const std::byte> bytes);
+  absl::Status ReadFiles(absl::Span<const std::byte> bytes);
+  absl::Status ReadTensors(absl::Span<const std::byte> bytes);
+  absl::Status AddPart(Part part, const PackedManifest::Range& range,
+                       absl::Span<const std::byte> bytes);
+
+  static std::string PartText(const Part& part);
+  absl::StatusOr<const Tensor*> FindTensor(absl::string_view name) const;
+  std::vector<absl::Status> DamageOf(size_t first, size_t last,
+                                     ParallelRunner run) const;
 
   const std::string path_;
   std::shared_ptr<const MappedFile> file_;  // Null after Parse.
   PackedManifest manifest_;
+  uint64_t end_ = 0;         // Of the part read last.
   std::vector<Part> parts_;  // In the order of the file.
   NameIndex<Tensor> tensors_;
   NameIndex<size_t> files_;  // In parts_.
@@ -186,12 +188,18 @@ class PackedFileWriter {
   PackedFileWriter(AtomicFile file, PackedManifest manifest)
       : file_(std::move(file)), manifest_(std::move(manifest)) {}
 
+  absl::Status Start(absl::Span<const EmbeddedFile> files);
+  // Zeros up to the start of a part, then bytes of it.
+  absl::Status AppendTo(const PackedManifest::Range& range,
+                        absl::Span<const std::byte> bytes);
+
   AtomicFile file_;
-  PackedManifest manifest_;
-  int tensor_ = 0;     // The one being written.
-  uint64_t done_ = 0;  // Its bytes written so far.
-  uint64_t at_ = 0;    // The end of the file so far.
-  uint32_t crc_ = 0;   // Of those bytes.
+  PackedManifest manifest_;  // Complete but for the tensors' checksums.
+  uint64_t file_bytes_ = 0;  // Of the whole file.
+  uint64_t at_ = 0;          // Bytes written so far.
+  int tensor_ = 0;           // The one being written,
+  uint64_t done_ = 0;        // its bytes so far,
+  uint32_t checksum_ = 0;    // and their CRC.
 };
 
 }  // namespace nibble
