@@ -5,7 +5,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/convert/convert.h"
-#include "kernels/matmul/packed_layout.h"
+#include "kernels/matmul/panel_layout.h"
 #include "tensor/bf16.h"
 
 namespace nibble {

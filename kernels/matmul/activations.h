@@ -1,4 +1,4 @@
-// Packs activations as packed_layout.h draws them, once per product.
+// Packs activations as panel_layout.h draws them, once per product.
 #ifndef NIBBLE_KERNELS_MATMUL_ACTIVATIONS_H_
 #define NIBBLE_KERNELS_MATMUL_ACTIVATIONS_H_
 

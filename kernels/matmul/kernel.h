@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cpu.h"
-#include "kernels/matmul/packed_layout.h"
+#include "kernels/matmul/panel_layout.h"
 #include "tensor/dtype.h"
 #include "tensor/packed_layout.h"
 
@@ -29,43 +29,55 @@ struct RowGroups {
   int64_t count;
 };
 
-// One product: y = panel * weights^T, as packed_layout.h draws the operands.
-struct Product {
-  const std::byte* weights;  // [tiles][steps][64 bytes]
-  const std::byte* panel;    // activations, packed in `groups`
+// Activations as kernels read them; panel_layout.h draws them.
+struct Panel {
   RowGroups groups;
-  int64_t inputs;
-  int64_t outputs;
-  float* y;  // [groups.rows, outputs], rows y_stride apart
-  int64_t y_stride;
-  const float* bias;  // [outputs] or null
-  bool accumulate;
+  const std::byte* values;  // f32, bf16 or int8
+  // Of int8 panels, for each group of rows, [groups of the weights][rows of the
+  // group]: x = scale * value, and the sum of the values. A group with a NaN or
+  // an infinity has scale NaN and values 0.
+  const float* scales = nullptr;
+  const int32_t* sums = nullptr;
 };
 
-// Computes the outputs of tiles [first_tile, end_tile) for all rows.
-// `totals` is working memory of the calling thread: KernelTotals() floats.
-using MultiplyFunction = void (*)(const Product& product, int64_t first_tile,
-                                  int64_t end_tile, float* totals);
+// One product: panel * weights^T.
+struct Product {
+  const PackedLayout* layout;
+  const std::byte* weights;  // [records], tensor/packed_layout.h
+  Panel panel;
+};
+
+// Where a kernel leaves its sums: output i of record first + j, for row r, at
+// data[r * stride + j * record_outputs + i], padding outputs included.
+struct Totals {
+  float* data;
+  int64_t stride;
+};
+
+// Computes the sums of records [first, end), at most `records_per_call` of the
+// kernel, for all rows. `scratch` is working memory of the calling thread,
+// aligned to 64 bytes: the kernel's scratch_bytes().
+using MultiplyFunction = void (*)(const Product& product, int64_t first,
+                                  int64_t end, Totals totals,
+                                  std::byte* scratch);
 
 // One row of the table of variants.
 struct MatMulKernel {
   const char* name;
   WeightFormat weights;
-  DType panel;  // how it wants activations: kF32, or kBF16 with bf16 weights
+  // What they are multiplied as: themselves, or for integers decoded to it,
+  // kF32 or kBF16.
+  WeightFormat multiplied_as;
+  // How it wants activations: kF32, kBF16 with bf16 weights, kI8 with integers.
+  DType panel;
   Isa isa;
-  int64_t highway_target;  // 0 for the reference
-  int64_t max_rows;        // per group
+  int64_t highway_target;  // 0 for what is not compiled by Highway
+  int64_t max_rows;        // per group of rows
+  int64_t records_per_call;
   MultiplyFunction multiply;
+  // Null if no scratch is needed.
+  int64_t (*scratch_bytes)(const PackedLayout& layout, int64_t rows) = nullptr;
 };
-
-// Tiles that pass over a block of K of all rows before the next block, so that
-// the rows' activations are read from L2 for all but the first of them. Their
-// totals wait in `totals`: 128 KiB at 512 rows. 2, 4 and 8 measure alike.
-inline constexpr int64_t kTilesInFlight = 4;
-
-constexpr int64_t KernelTotals(int64_t rows) {
-  return kTilesInFlight * kTileOutputs * rows;
-}
 
 }  // namespace nibble
 

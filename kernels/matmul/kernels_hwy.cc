@@ -1,6 +1,8 @@
 #include "kernels/matmul/kernels_hwy.h"
 
 #include "kernels/cpu.h"
+#include "kernels/matmul/panel_layout.h"
+#include "tensor/bf16.h"
 #include "tensor/packed_layout.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,15 +20,49 @@
 namespace nibble {
 namespace {
 
+// Tiles that pass over a block of K of all rows before the next block, so that
+// the rows' activations are read from L2 for all but the first of them. 2, 4
+// and 8 measure alike.
+constexpr int64_t kTilesPerCall = 4;
+// Of integers, decoded one after the other.
+constexpr int64_t kRecordsPerCall = 2;
+
+// A block of K of one record: 32 and 16 KiB.
+int64_t F32Scratch(const PackedLayout& /*layout*/, int64_t /*rows*/) {
+  return kBlockInputs * kRecordOutputs * sizeof(float);
+}
+int64_t BF16Scratch(const PackedLayout& /*layout*/, int64_t /*rows*/) {
+  return kBlockInputs * kRecordOutputs * sizeof(BF16);
+}
+
 // clang-format off
-#define NIBBLE_WIDEN_ROWS(suffix, space, isa, target)                       \
-  {"f32_" suffix, WeightFormat::kF32, DType::kF32, isa, target,                    \
-   space::kRowsPerGroup, space::kMultiplyF32},                              \
-  {"bf16_" suffix, WeightFormat::kBF16, DType::kF32, isa, target,                  \
-   space::kRowsPerGroup, space::kMultiplyBF16}
-#define NIBBLE_DOT_ROW(suffix, space, isa, target)                          \
-  {"bf16_dot_" suffix, WeightFormat::kBF16, DType::kBF16, isa, target,             \
-   space::kRowsPerGroup, space::kMultiplyBF16Dot}
+#define NIBBLE_ROW(name, weights, as, panel, space, policy, multiply,          \
+                   records, scratch, isa, target)                              \
+  {name, WeightFormat::weights, WeightFormat::as, DType::panel, isa, target,   \
+   space::FloatKernels::kRows, records,                                        \
+   space::FloatKernels::multiply<space::FloatKernels::policy>, scratch}
+// Weights of f32 and bf16, and integers decoded to them.
+#define NIBBLE_WIDEN_ROWS(suffix, space, isa, target)                          \
+  NIBBLE_ROW("f32_" suffix, kF32, kF32, kF32, space, F32, kFloats,             \
+             kTilesPerCall, nullptr, isa, target),                             \
+  NIBBLE_ROW("bf16_" suffix, kBF16, kBF16, kF32, space, BF16, kFloats,         \
+             kTilesPerCall, nullptr, isa, target),                             \
+  NIBBLE_ROW("int8_f32_" suffix, kInt8, kF32, kF32, space, F32, kIntegers,     \
+             kRecordsPerCall, &F32Scratch, isa, target),                       \
+  NIBBLE_ROW("int8_bf16_" suffix, kInt8, kBF16, kF32, space, BF16, kIntegers,  \
+             kRecordsPerCall, &BF16Scratch, isa, target),                      \
+  NIBBLE_ROW("int4_f32_" suffix, kInt4, kF32, kF32, space, F32, kIntegers,     \
+             kRecordsPerCall, &F32Scratch, isa, target),                       \
+  NIBBLE_ROW("int4_bf16_" suffix, kInt4, kBF16, kF32, space, BF16, kIntegers,  \
+             kRecordsPerCall, &BF16Scratch, isa, target)
+// Those that VDPBF16PS multiplies.
+#define NIBBLE_DOT_ROWS(suffix, space, isa, target)                            \
+  NIBBLE_ROW("bf16_dot_" suffix, kBF16, kBF16, kBF16, space, BF16Dot, kFloats, \
+             kTilesPerCall, nullptr, isa, target),                             \
+  NIBBLE_ROW("int8_bf16_dot_" suffix, kInt8, kBF16, kBF16, space, BF16Dot,     \
+             kIntegers, kRecordsPerCall, &BF16Scratch, isa, target),           \
+  NIBBLE_ROW("int4_bf16_dot_" suffix, kInt4, kBF16, kBF16, space, BF16Dot,     \
+             kIntegers, kRecordsPerCall, &BF16Scratch, isa, target)
 
 constexpr MatMulKernel kKernels[] = {
 #if HWY_TARGETS & HWY_AVX2
@@ -41,13 +77,13 @@ constexpr MatMulKernel kKernels[] = {
 #if HWY_TARGETS & HWY_AVX3_ZEN4
     NIBBLE_WIDEN_ROWS("avx512_zen4", N_AVX3_ZEN4, Isa::kAvx512Vnni,
                       HWY_AVX3_ZEN4),
-    NIBBLE_DOT_ROW("avx512_zen4", N_AVX3_ZEN4, Isa::kAvx512Vnni,
-                   HWY_AVX3_ZEN4),
+    NIBBLE_DOT_ROWS("avx512_zen4", N_AVX3_ZEN4, Isa::kAvx512Vnni,
+                    HWY_AVX3_ZEN4),
 #endif
 #if HWY_TARGETS & HWY_AVX3_SPR
     NIBBLE_WIDEN_ROWS("avx512_spr", N_AVX3_SPR, Isa::kAvx512Vnni,
                       HWY_AVX3_SPR),
-    NIBBLE_DOT_ROW("avx512_spr", N_AVX3_SPR, Isa::kAvx512Vnni, HWY_AVX3_SPR),
+    NIBBLE_DOT_ROWS("avx512_spr", N_AVX3_SPR, Isa::kAvx512Vnni, HWY_AVX3_SPR),
 #endif
 };
 // clang-format on

@@ -1,6 +1,7 @@
 #include "kernels/matmul/matmul.h"
 
 #include "absl/log/check.h"
+#include "kernels/matmul/run_kernel.h"
 #include "kernels/matmul/table.h"
 
 namespace nibble {
@@ -11,7 +12,12 @@ void MatMul(MatrixView<const float> x, const PackedMatrix& w,
   CHECK_GE(x.rows, 1);
   CHECK_EQ(x.cols, w.inputs());
   CHECK_EQ(y.rows, x.rows);
-  CHECK_EQ(y.cols, w.outputs());
+  if (options.gated) {
+    CHECK(!options.accumulate);
+    CHECK_EQ(2 * y.cols, w.outputs());
+  } else {
+    CHECK_EQ(y.cols, w.outputs());
+  }
   RunKernel(ChooseKernel(w.format(), options.activations), x, w, options, y,
             pool);
 }

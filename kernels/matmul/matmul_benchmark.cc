@@ -25,6 +25,7 @@
 #include "kernels/machine_limits.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/run_kernel.h"
 #include "kernels/matmul/table.h"
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"

@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cpu.h"
+#include "kernels/matmul/run_kernel.h"
 #include "kernels/matmul/table.h"
 #include "kernels/matmul/test_matrices.h"
 #include "kernels/thread_pool.h"

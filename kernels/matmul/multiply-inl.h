@@ -1,6 +1,7 @@
 // The SIMD matrix product, once per Highway target.
 //
-// Multiply() walks tiles, blocks of K and groups of rows; MultiplyBlock<> is
+// MultiplyFloats() walks tiles, blocks of K and groups of rows, and
+// MultiplyIntegers() the same over weights that it decodes; MultiplyBlock<> is
 // the inner loop: `kRows` rows times `kTiles` tiles held in registers over one
 // block of K. A policy says how one step of weights meets one step of
 // activations.
@@ -19,23 +20,15 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/matmul/decode-inl.h"
 #include "kernels/matmul/kernel.h"
-#include "kernels/matmul/packed_layout.h"
-
-// Loops over registers: the compiler must unroll them completely.
-#define NIBBLE_UNROLL _Pragma("GCC unroll 32")
+#include "kernels/matmul/panel_layout.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-// A tile's 16 outputs as one vector of 512 bits or several narrower ones.
-using TileF32 = hn::CappedTag<float, kTileOutputs>;
-using VF = hn::Vec<TileF32>;
-inline constexpr int kLanes = hn::MaxLanes(TileF32());
-inline constexpr int kVectorsPerTile = static_cast<int>(kTileOutputs) / kLanes;
 
 // The register budget. With 32 registers of 512 bits, 12 rows x 2 tiles make 24
 // accumulators, which leaves 2 for weights and 6 for activations in flight;
@@ -61,17 +54,15 @@ constexpr int TilesTogether(int rows) {
 // peak from 56 to 85%.
 inline constexpr int64_t kPrefetchSteps = 48;
 
-static_assert(kTilesInFlight % TilesTogether(1) == 0);
-
 // One call of the inner loop.
 struct BlockArgs {
   const uint8_t* weights;  // the block's first step in the first tile
   int64_t tile_bytes;      // from tile to tile
   const uint8_t* panel;    // the group's rows in this block
   int64_t steps;
-  float* totals;         // [kTiles][total_stride / 16 rows][16]
-  int64_t total_stride;  // floats from tile to tile
-  bool first;            // set the totals instead of adding to them
+  float* totals;  // row r, tile t at r * total_stride + t * 16
+  int64_t total_stride;
+  bool first;  // set the totals instead of adding to them
 };
 
 // f32 weights, f32 activations: one k a step.
@@ -209,17 +200,13 @@ void MultiplyBlock(const BlockArgs& args) {
   float* const all_totals = args.totals;
   const int64_t total_stride = args.total_stride;
   NIBBLE_UNROLL
-  for (int t = 0; t < kTiles; ++t) {
-    float* totals = all_totals + t * total_stride;
+  for (int r = 0; r < kRows; ++r) {
     NIBBLE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      NIBBLE_UNROLL
-      for (int v = 0; v < kVectorsPerTile; ++v) {
-        float* total = totals + r * kTileOutputs + v * kLanes;
-        VF sum = sums[r][t * kVectorsPerTile + v];
-        if (!first) sum = hn::Add(hn::Load(d, total), sum);
-        hn::Store(sum, d, total);
-      }
+    for (int v = 0; v < kVectors; ++v) {
+      float* total = all_totals + r * total_stride + v * kLanes;
+      VF sum = sums[r][v];
+      if (!first) sum = hn::Add(hn::Load(d, total), sum);
+      hn::Store(sum, d, total);
     }
   }
 }
@@ -248,29 +235,6 @@ BlockFunction FindBlockFunction(int64_t rows, int64_t tiles,
   return found;
 }
 
-// y of `tiles` tiles from `first_tile` on = totals + bias (+ y).
-HWY_INLINE void StoreTotals(const Product& p, int64_t first_tile, int64_t tiles,
-                            const float* totals) {
-  const TileF32 d;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t output = (first_tile + t) * kTileOutputs;
-    const int64_t width = std::min(kTileOutputs, p.outputs - output);
-    for (int64_t r = 0; r < p.groups.rows; ++r) {
-      const float* total = totals + (t * p.groups.rows + r) * kTileOutputs;
-      float* y = p.y + r * p.y_stride + output;
-      for (int64_t i = 0; i < width; i += kLanes) {
-        const size_t lanes = static_cast<size_t>(width - i);  // capped by LoadN
-        VF sum = hn::Load(d, total + i);
-        if (p.bias) {
-          sum = hn::Add(sum, hn::LoadN(d, p.bias + output + i, lanes));
-        }
-        if (p.accumulate) sum = hn::Add(sum, hn::LoadN(d, y + i, lanes));
-        hn::StoreN(sum, d, y + i, lanes);
-      }
-    }
-  }
-}
-
 // The streams jump when they go on to the next tiles: fetches what the prefetch
 // of the inner loop would have covered. Addresses past the end do no harm.
 HWY_INLINE void PrefetchTiles(const uint8_t* tiles, int64_t count,
@@ -282,67 +246,120 @@ HWY_INLINE void PrefetchTiles(const uint8_t* tiles, int64_t count,
   }
 }
 
-// All groups of rows times tiles [tile, tile + count) in one block of K.
+// Tiles of weights in one block of K, as MultiplyBlock reads them.
+struct WeightBlock {
+  const uint8_t* steps;  // of the first tile
+  int64_t tile_bytes;    // from tile to tile
+  int64_t count;         // steps
+};
+
+// All groups of rows times `tiles` tiles in one block of K.
 template <class Policy>
-HWY_INLINE void MultiplyTiles(const Product& p, int64_t tile, int64_t count,
-                              int64_t block, float* totals) {
+HWY_INLINE void MultiplyTiles(const Product& p, const WeightBlock& weights,
+                              int64_t tiles, int64_t block, Totals totals) {
   constexpr auto kAllRows = std::make_integer_sequence<int, kMaxRows>();
   constexpr int64_t kRowBytes = kBlockInputs * Policy::kPanelBytes;
-  const int64_t blocks = BlocksFor(p.inputs);
-  const int64_t first_step = block * Policy::kStepsPerBlock;
-  constexpr int64_t kPerStep = kBlockInputs / Policy::kStepsPerBlock;
+  const RowGroups& groups = p.panel.groups;
+  const int64_t blocks = BlocksFor(p.layout->inputs);
   BlockArgs args;
-  args.tile_bytes = CeilDiv(p.inputs, kPerStep) * kStepBytes;
-  args.weights = reinterpret_cast<const uint8_t*>(p.weights) +
-                 tile * args.tile_bytes + first_step * kStepBytes;
-  args.steps = std::min(Policy::kStepsPerBlock,
-                        CeilDiv(p.inputs, kPerStep) - first_step);
-  args.total_stride = p.groups.rows * kTileOutputs;
+  args.tile_bytes = weights.tile_bytes;
+  args.weights = weights.steps;
+  args.steps = weights.count;
+  args.total_stride = totals.stride;
   args.first = block == 0;
-  if (p.groups.count == 1 && block == blocks - 1) {
-    const uint8_t* end = reinterpret_cast<const uint8_t*>(p.weights) +
-                         (tile + count) * args.tile_bytes;
-    PrefetchTiles(end, count, args.tile_bytes);
-  }
-  for (int64_t group = 0; group < p.groups.count; ++group) {
-    const int64_t row = p.groups.Begin(group);
-    const int64_t rows = p.groups.Size(group);
-    args.panel = reinterpret_cast<const uint8_t*>(p.panel) +
+  for (int64_t group = 0; group < groups.count; ++group) {
+    const int64_t row = groups.Begin(group);
+    const int64_t rows = groups.Size(group);
+    args.panel = reinterpret_cast<const uint8_t*>(p.panel.values) +
                  (row * blocks + rows * block) * kRowBytes;
-    args.totals = totals + row * kTileOutputs;
-    FindBlockFunction<Policy>(rows, count, kAllRows)(args);
+    args.totals = totals.data + row * totals.stride;
+    FindBlockFunction<Policy>(rows, tiles, kAllRows)(args);
   }
 }
 
+// Steps of one block of K; the last block may be shorter.
 template <class Policy>
-void Multiply(const Product& p, int64_t first_tile, int64_t end_tile,
-              float* totals) {
-  const int64_t together = TilesTogether(static_cast<int>(p.groups.MaxSize()));
+int64_t StepsOfBlock(int64_t inputs, int64_t block) {
+  constexpr int64_t kPerStep = kBlockInputs / Policy::kStepsPerBlock;
+  return std::min(Policy::kStepsPerBlock,
+                  CeilDiv(inputs, kPerStep) - block * Policy::kStepsPerBlock);
+}
+
+// Float weights, a tile to a record.
+template <class Policy>
+void MultiplyFloats(const Product& p, int64_t first, int64_t end, Totals totals,
+                    std::byte* /*scratch*/) {
+  const int64_t together =
+      TilesTogether(static_cast<int>(p.panel.groups.MaxSize()));
   // With one group the weights pass once, front to back; with several, a few
   // tiles share each block's panel of activations while it is in the cache.
-  const int64_t in_flight = p.groups.count == 1 ? together : kTilesInFlight;
-  const int64_t blocks = BlocksFor(p.inputs);
-  for (int64_t tile = first_tile; tile < end_tile; tile += in_flight) {
-    const int64_t tiles = std::min(in_flight, end_tile - tile);
+  const int64_t in_flight = p.panel.groups.count == 1 ? together : end - first;
+  const int64_t blocks = BlocksFor(p.layout->inputs);
+  WeightBlock weights;
+  weights.tile_bytes = p.layout->record_bytes();
+  const uint8_t* records = reinterpret_cast<const uint8_t*>(p.weights);
+  for (int64_t tile = first; tile < end; tile += in_flight) {
+    const int64_t tiles = std::min(in_flight, end - tile);
     for (int64_t block = 0; block < blocks; ++block) {
+      weights.count = StepsOfBlock<Policy>(p.layout->inputs, block);
       int64_t width = together;
-      for (int64_t t = 0; t < tiles; t += width) {
-        while (width > tiles - t) width /= 2;
-        MultiplyTiles<Policy>(p, tile + t, width, block,
-                              totals + t * p.groups.rows * kTileOutputs);
+      for (int64_t t = tile; t < tile + tiles; t += width) {
+        while (width > tile + tiles - t) width /= 2;
+        weights.steps = records + t * weights.tile_bytes +
+                        block * Policy::kStepsPerBlock * kStepBytes;
+        if (p.panel.groups.count == 1 && block == blocks - 1) {
+          PrefetchTiles(records + (t + width) * weights.tile_bytes, width,
+                        weights.tile_bytes);
+        }
+        MultiplyTiles<Policy>(
+            p, weights, width, block,
+            {totals.data + (t - first) * kTileOutputs, totals.stride});
       }
     }
-    StoreTotals(p, tile, tiles, totals);
+  }
+}
+
+// Integer weights, decoded to what Policy multiplies, a block of K at a time.
+template <class Policy>
+void MultiplyIntegers(const Product& p, int64_t first, int64_t end,
+                      Totals totals, std::byte* scratch) {
+  constexpr int64_t kTiles = kRecordOutputs / kTileOutputs;
+  constexpr int64_t kTileBytes = Policy::kStepsPerBlock * kStepBytes;
+  constexpr bool kAsF32 = Policy::kStepsPerBlock == kBlockInputs;
+  const int64_t together =
+      TilesTogether(static_cast<int>(p.panel.groups.MaxSize()));
+  const int64_t inputs = p.layout->inputs;
+  for (int64_t record = first; record < end; ++record) {
+    for (int64_t block = 0; block < BlocksFor(inputs); ++block) {
+      DecodeBlock<kAsF32>(*p.layout,
+                          p.weights + record * p.layout->record_bytes(), block,
+                          scratch);
+      for (int64_t t = 0; t < kTiles; t += together) {
+        const WeightBlock weights = {
+            reinterpret_cast<const uint8_t*>(scratch) + t * kTileBytes,
+            kTileBytes, StepsOfBlock<Policy>(inputs, block)};
+        const int64_t output = (record - first) * kRecordOutputs;
+        MultiplyTiles<Policy>(
+            p, weights, together, block,
+            {totals.data + output + t * kTileOutputs, totals.stride});
+      }
+    }
   }
 }
 
 // What the table lists of this target.
-inline constexpr int64_t kRowsPerGroup = kMaxRows;
-inline constexpr MultiplyFunction kMultiplyF32 = &Multiply<F32Policy>;
-inline constexpr MultiplyFunction kMultiplyBF16 = &Multiply<BF16WidenPolicy>;
+struct FloatKernels {
+  using F32 = F32Policy;
+  using BF16 = BF16WidenPolicy;
 #if HWY_NATIVE_DOT_BF16
-inline constexpr MultiplyFunction kMultiplyBF16Dot = &Multiply<BF16DotPolicy>;
+  using BF16Dot = BF16DotPolicy;
 #endif
+  static constexpr int64_t kRows = kMaxRows;
+  template <class Policy>
+  static constexpr MultiplyFunction kFloats = &MultiplyFloats<Policy>;
+  template <class Policy>
+  static constexpr MultiplyFunction kIntegers = &MultiplyIntegers<Policy>;
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "kernels/convert/convert.h"
-#include "kernels/matmul/packed_layout.h"
+#include "kernels/matmul/panel_layout.h"
 #include "tensor/bf16.h"
 
 namespace nibble {

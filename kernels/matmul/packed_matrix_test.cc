@@ -10,7 +10,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/convert/convert.h"
-#include "kernels/matmul/packed_layout.h"
 #include "kernels/matmul/test_matrices.h"
 #include "tensor/bf16.h"
 #include "tensor/packed_layout.h"
@@ -28,12 +27,15 @@ TensorView View(DType dtype, int64_t outputs, int64_t inputs,
                     bytes.size()};
 }
 
+// Tiles of 16 outputs; of each, lines of 16 words of 4 bytes.
 template <class T>
 T At(const PackedMatrix& packed, int64_t output, int64_t input) {
+  constexpr int64_t kPerWord = 4 / sizeof(T);
+  const int64_t lines = (packed.inputs() + kPerWord - 1) / kPerWord;
   T value;
   std::memcpy(&value,
-              packed.data() +
-                  WeightOffset(packed.format(), packed.inputs(), output, input),
+              packed.data() + (output / 16 * lines + input / kPerWord) * 64 +
+                  output % 16 * 4 + input % kPerWord * sizeof(T),
               sizeof(value));
   return value;
 }

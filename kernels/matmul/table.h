@@ -11,10 +11,7 @@
 #include "absl/types/span.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/matmul/matmul_options.h"
-#include "kernels/matmul/packed_matrix.h"
-#include "kernels/thread_pool.h"
 #include "tensor/packed_layout.h"
-#include "tensor/view.h"
 
 namespace nibble {
 
@@ -25,14 +22,12 @@ absl::Span<const MatMulKernel> MatMulKernels();
 // True if the processor can run it and the active ISA permits it.
 bool KernelAllowed(const MatMulKernel& kernel);
 
-// The best allowed variant for weights of this dtype and these activations.
-const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations);
+// True if it computes products of such weights with such activations.
+bool KernelFits(const MatMulKernel& kernel, WeightFormat weights,
+                Activations activations);
 
-// MatMul with a given variant. REQUIRES: it is allowed and made for w.format();
-// a kBF16 panel only with Activations::kBF16.
-void RunKernel(const MatMulKernel& kernel, MatrixView<const float> x,
-               const PackedMatrix& w, const MatMulOptions& options,
-               MatrixView<float> y, ThreadPool& pool);
+// The best allowed variant for such weights and these activations.
+const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations);
 
 }  // namespace nibble
 

@@ -5,7 +5,9 @@
 
 #include "absl/log/check.h"
 #include "absl/types/span.h"
+#include "kernels/matmul/pack_codes.h"
 #include "tensor/bf16.h"
+#include "tensor/buffer.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
 
@@ -75,6 +77,41 @@ PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
   absl::StatusOr<PackedMatrix> packed = PackMatrix(view, format, pool);
   CHECK_OK(packed.status());
   return *std::move(packed);
+}
+
+float IntegerMatrix::Weight(int64_t output, int64_t input) const {
+  const int64_t group = output * layout.groups() + input / layout.group_size;
+  const int zero = layout.has_zeros()
+                       ? zeros[group]
+                       : static_cast<int>(layout.symmetric_zero());
+  return scales[group] *
+         static_cast<float>(codes[output * layout.inputs + input] - zero);
+}
+
+PackedMatrix IntegerMatrix::Pack() const {
+  AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
+  PackCodes(layout, 0, layout.outputs, {codes, scales, zeros}, memory.data());
+  return PackedMatrix::Own(layout, std::move(memory));
+}
+
+IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
+  std::mt19937 generator(seed);
+  IntegerMatrix m;
+  m.layout = layout;
+  m.codes.resize(static_cast<size_t>(layout.outputs * layout.inputs));
+  m.scales.resize(static_cast<size_t>(layout.outputs * layout.groups()));
+  const uint32_t levels = layout.format == WeightFormat::kInt8 ? 256 : 16;
+  for (uint8_t& code : m.codes) code = generator() % levels;
+  std::normal_distribution<float> normal;
+  for (float& scale : m.scales) {
+    scale = 0.01f * normal(generator);
+    if (!layout.wide_scales) scale = ToFloat(ToF16(scale));
+  }
+  if (layout.has_zeros()) {
+    m.zeros.resize(m.scales.size());
+    for (uint8_t& zero : m.zeros) zero = generator() % 16;
+  }
+  return m;
 }
 
 double SumErrorFactor(int64_t inputs) {

@@ -40,6 +40,21 @@ std::vector<float> RoundedToBF16(const std::vector<float>& values);
 PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
                   int64_t inputs, WeightFormat format, ThreadPool& pool);
 
+// Integer weights as they are before packing.
+struct IntegerMatrix {
+  PackedLayout layout;
+  std::vector<uint8_t> codes;  // [outputs, inputs]
+  std::vector<float> scales;   // [outputs, groups]
+  std::vector<uint8_t> zeros;  // [outputs, groups] or empty
+
+  // scale * (code - zero).
+  float Weight(int64_t output, int64_t input) const;
+  PackedMatrix Pack() const;
+};
+
+// Random codes over their whole range, scales of both signs, zero points.
+IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed);
+
 // gamma(256 + K / 256) of matmul.h: the bound on the relative error of a sum.
 double SumErrorFactor(int64_t inputs);
 

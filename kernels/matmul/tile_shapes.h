@@ -21,6 +21,7 @@
 #define NIBBLE_KERNELS_MATMUL_TILE_SHAPES_H_
 
 #include <cstdint>
+#include <cstring>
 
 namespace nibble {
 
@@ -45,6 +46,26 @@ struct alignas(64) TileShapes {
 };
 
 static_assert(sizeof(TileShapes) == 64);
+
+// Tiles of either policy that are configured again only when shapes change.
+template <class Tiles>
+class ShapedTiles {
+ public:
+  explicit ShapedTiles(const TileShapes& shapes)
+      : shapes_(shapes), tiles_(shapes) {}
+
+  void Configure(const TileShapes& shapes) {
+    if (std::memcmp(&shapes, &shapes_, sizeof(shapes)) == 0) return;
+    shapes_ = shapes;
+    tiles_.Configure(shapes_);
+  }
+
+  Tiles& get() { return tiles_; }
+
+ private:
+  TileShapes shapes_;
+  Tiles tiles_;
+};
 
 }  // namespace nibble
 

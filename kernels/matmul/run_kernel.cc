@@ -1,0 +1,172 @@
+#include "kernels/matmul/run_kernel.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+#include "kernels/elementwise/activation.h"
+#include "kernels/matmul/activations.h"
+#include "kernels/matmul/epilogue.h"
+#include "kernels/matmul/panel_layout.h"
+#include "kernels/matmul/quantize_activations.h"
+
+namespace nibble {
+namespace {
+
+// Rows that share one panel of activations. More rows per pass read the weights
+// less often, but the panel takes rows x inputs floats of scratch: 23 MB here
+// with 11008 inputs. At 512 rows a pass over weights from memory takes a tenth
+// of the multiplies' time even for f32, and overlaps with them.
+constexpr int64_t kRowsPerPass = 512;
+
+int64_t RoundUpToLine(int64_t n) { return CeilDiv(n, kStepBytes) * kStepBytes; }
+
+// Up to kRowsPerPass rows times a matrix.
+class Pass {
+ public:
+  Pass(const MatMulKernel& kernel, const PackedMatrix& w,
+       const MatMulOptions& options, MatrixView<const float> x,
+       MatrixView<float> y)
+      : kernel_(kernel), w_(w), options_(options), x_(x), y_(y) {}
+
+  void Run(ThreadPool& pool);
+
+ private:
+  int64_t PanelBytes() const;
+  Panel MakePanel(std::byte* memory, ThreadPool& pool) const;
+
+  // Outputs of the records of one call, and with gates those of the call's
+  // gates beside one more record: `up` may begin within a record.
+  int64_t TotalsStride() const {
+    const int64_t records = kernel_.records_per_call;
+    return (options_.gated ? 2 * records + 1 : records) *
+           w_.layout().record_outputs();
+  }
+  // Adds bias and old values to the sums of outputs [first, first + count).
+  void Finish(const Totals& totals, int64_t first, int64_t count) const;
+  void FinishGated(const Product& product, Totals totals, int64_t first,
+                   int64_t count, std::byte* scratch) const;
+  // Outputs from records [begin, end) of y.
+  void RunShare(const Product& product, int64_t begin, int64_t end,
+                std::byte* memory) const;
+
+  const MatMulKernel& kernel_;
+  const PackedMatrix& w_;
+  const MatMulOptions& options_;
+  const MatrixView<const float> x_;
+  const MatrixView<float> y_;
+};
+
+int64_t Pass::PanelBytes() const {
+  if (kernel_.panel == DType::kI8) {
+    return QuantizedPanelBytes(x_.rows, x_.cols, w_.layout().group_size);
+  }
+  return nibble::PanelBytes(kernel_.panel, x_.rows, x_.cols);
+}
+
+Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) const {
+  const RowGroups groups(x_.rows, kernel_.max_rows);
+  if (kernel_.panel == DType::kI8) {
+    return QuantizeActivations(x_, groups, w_.layout().group_size, memory,
+                               pool);
+  }
+  const PanelFormat format = {kernel_.panel,
+                              options_.activations == Activations::kBF16};
+  const int64_t step = kernel_.multiplied_as == WeightFormat::kF32 ? 1 : 2;
+  if (IsPanel(x_, format, step)) {
+    return Panel{groups, reinterpret_cast<const std::byte*>(x_.data)};
+  }
+  PackActivations(x_, groups, format, memory, pool);
+  return Panel{groups, memory};
+}
+
+void Pass::Finish(const Totals& totals, int64_t first, int64_t count) const {
+  const float* bias =
+      options_.bias == nullptr ? nullptr : options_.bias + first;
+  for (int64_t row = 0; row < y_.rows; ++row) {
+    StoreSums(totals.data + row * totals.stride, bias, options_.accumulate,
+              count, y_.row(row) + first);
+  }
+}
+
+// `totals` holds the sums of gates [first, first + count).
+void Pass::FinishGated(const Product& product, Totals totals, int64_t first,
+                       int64_t count, std::byte* scratch) const {
+  const int64_t per_record = w_.layout().record_outputs();
+  const int64_t up_output = y_.cols + first;
+  const int64_t up_record = up_output / per_record;
+  const int64_t up_end = CeilDiv(up_output + count, per_record);
+  const Totals ups = {totals.data + kernel_.records_per_call * per_record,
+                      totals.stride};
+  for (int64_t r = up_record; r < up_end; r += kernel_.records_per_call) {
+    kernel_.multiply(product, r, std::min(up_end, r + kernel_.records_per_call),
+                     {ups.data + (r - up_record) * per_record, ups.stride},
+                     scratch);
+  }
+  const size_t size = static_cast<size_t>(count);
+  for (int64_t row = 0; row < y_.rows; ++row) {
+    float* gate = totals.data + row * totals.stride;
+    float* up = ups.data + row * ups.stride + up_output % per_record;
+    if (options_.bias != nullptr) {
+      StoreSums(gate, options_.bias + first, false, count, gate);
+      StoreSums(up, options_.bias + up_output, false, count, up);
+    }
+    GatedActivate(*options_.gated, absl::MakeConstSpan(gate, size),
+                  absl::MakeConstSpan(up, size),
+                  absl::MakeSpan(y_.row(row) + first, size));
+  }
+}
+
+void Pass::RunShare(const Product& product, int64_t begin, int64_t end,
+                    std::byte* memory) const {
+  const int64_t per_record = w_.layout().record_outputs();
+  const Totals totals = {reinterpret_cast<float*>(memory), TotalsStride()};
+  std::byte* scratch =
+      memory + RoundUpToLine(y_.rows * totals.stride * sizeof(float));
+  for (int64_t r = begin; r < end; r += kernel_.records_per_call) {
+    const int64_t r_end = std::min(end, r + kernel_.records_per_call);
+    kernel_.multiply(product, r, r_end, totals, scratch);
+    const int64_t first = r * per_record;
+    const int64_t count = std::min(y_.cols, r_end * per_record) - first;
+    if (options_.gated) {
+      FinishGated(product, totals, first, count, scratch);
+    } else {
+      Finish(totals, first, count);
+    }
+  }
+}
+
+void Pass::Run(ThreadPool& pool) {
+  const int64_t panel_bytes = RoundUpToLine(PanelBytes());
+  const int64_t scratch_bytes =
+      kernel_.scratch_bytes == nullptr
+          ? 0
+          : kernel_.scratch_bytes(w_.layout(), x_.rows);
+  const int64_t thread_bytes =
+      RoundUpToLine(x_.rows * TotalsStride() * sizeof(float)) +
+      RoundUpToLine(scratch_bytes);
+  std::byte* memory = pool.Scratch(
+      static_cast<size_t>(panel_bytes + pool.threads() * thread_bytes));
+  const Product product = {&w_.layout(), w_.data(), MakePanel(memory, pool)};
+  pool.ParallelFor(CeilDiv(y_.cols, w_.layout().record_outputs()),
+                   [&](int64_t begin, int64_t end, int thread) {
+                     RunShare(product, begin, end,
+                              memory + panel_bytes + thread * thread_bytes);
+                   });
+}
+
+}  // namespace
+
+void RunKernel(const MatMulKernel& kernel, MatrixView<const float> x,
+               const PackedMatrix& w, const MatMulOptions& options,
+               MatrixView<float> y, ThreadPool& pool) {
+  DCHECK(kernel.weights == w.format());
+  for (int64_t row = 0; row < x.rows; row += kRowsPerPass) {
+    const int64_t rows = std::min(kRowsPerPass, x.rows - row);
+    Pass(kernel, w, options, x.Rows(row, rows), y.Rows(row, rows)).Run(pool);
+  }
+}
+
+}  // namespace nibble
