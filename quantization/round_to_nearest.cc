@@ -37,8 +37,8 @@ double ExactScale(const GroupRange& range, const PackedLayout& layout) {
 
 bool FitsF16(double scale) {
   const float magnitude = std::abs(static_cast<float>(scale));
-  return scale == 0.0 || (magnitude >= kF16MinNormal &&
-                          ToFloat(ToF16(magnitude)) <= kF16Max);
+  return scale == 0.0 ||
+         (magnitude >= kF16MinNormal && ToFloat(ToF16(magnitude)) <= kF16Max);
 }
 
 // In the stored type.
@@ -88,9 +88,9 @@ absl::StatusOr<PackedLayout> RoundedLayout(const RoundingOptions& options,
         absl::StrCat(options.bits, " bits: weights have 4 or 8"));
   }
   const bool int8 = options.bits == 8;
-  return PackedLayout::Create(
-      int8 ? WeightFormat::kInt8 : WeightFormat::kInt4, outputs, inputs,
-      options.group_size, int8 || options.symmetric);
+  return PackedLayout::Create(int8 ? WeightFormat::kInt8 : WeightFormat::kInt4,
+                              outputs, inputs, options.group_size,
+                              int8 || options.symmetric);
 }
 
 RowSurvey SurveyRow(absl::Span<const float> row, const PackedLayout& layout) {

@@ -35,12 +35,16 @@
 #define NIBBLE_QUANTIZATION_ROUND_TO_NEAREST_H_
 
 #include <cstdint>
+#include <limits>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "tensor/packed_layout.h"
 
 namespace nibble {
+
+// A group size: one scale for each row.
+inline constexpr int64_t kWholeRow = std::numeric_limits<int64_t>::max();
 
 struct RoundingOptions {
   int bits = 4;  // 4 or 8

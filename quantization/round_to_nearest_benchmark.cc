@@ -45,9 +45,9 @@ void BM_Round(benchmark::State& state, RoundingOptions options) {
       testing::RandomValues(1).Normal(kInputs, 0.02f);
   std::vector<uint8_t> codes(kInputs), zeros(layout.groups());
   std::vector<float> scales(layout.groups());
-  const RoundedRow out = {absl::MakeSpan(codes), absl::MakeSpan(scales),
-                          layout.has_zeros() ? absl::MakeSpan(zeros)
-                                             : absl::Span<uint8_t>()};
+  const RoundedRow out = {
+      absl::MakeSpan(codes), absl::MakeSpan(scales),
+      layout.has_zeros() ? absl::MakeSpan(zeros) : absl::Span<uint8_t>()};
   for (auto _ : state) {
     benchmark::DoNotOptimize(RoundRow(row, layout, out));
     benchmark::DoNotOptimize(codes.data());

@@ -36,9 +36,9 @@ constexpr RoundingOptions kSymmetric = {4, 32, true};
 constexpr RoundingOptions kInt8 = {8, 32, true};
 
 std::string NameOf(const RoundingOptions& options) {
-  return std::string(options.bits == 8    ? "int8"
+  return std::string(options.bits == 8   ? "int8"
                      : options.symmetric ? "symmetric"
-                                          : "asymmetric") +
+                                         : "asymmetric") +
          " groups of " + std::to_string(options.group_size);
 }
 
@@ -91,8 +91,8 @@ void CheckAgainstDefinition(absl::Span<const float> row,
   SCOPED_TRACE(NameOf(options));
   const Rounded got = RoundOne(row, options);
   for (int64_t group = 0; group < got.layout.groups(); ++group) {
-    const absl::Span<const float> weights = row.subspan(
-        group * got.layout.group_size, got.layout.group_size);
+    const absl::Span<const float> weights =
+        row.subspan(group * got.layout.group_size, got.layout.group_size);
     double min = 0, max = 0;
     for (const float w : weights) {
       min = std::min<double>(min, w);
@@ -107,8 +107,8 @@ void CheckAgainstDefinition(absl::Span<const float> row,
     ASSERT_EQ(got.scales[group], scale) << "group " << group;
     const int zero = got.ZeroOf(group);
     if (got.layout.has_zeros() && scale != 0) {
-      ASSERT_EQ(zero, std::min(15.0f, std::nearbyint(
-                                          static_cast<float>(-min) / scale)));
+      ASSERT_EQ(zero, std::min(15.0f, std::nearbyint(static_cast<float>(-min) /
+                                                     scale)));
     }
     for (size_t i = 0; i < weights.size(); ++i) {
       const float steps = scale == 0 ? 0.0f : weights[i] / scale;
@@ -179,10 +179,10 @@ TEST(RoundToNearest, WeightsOnTheGridComeBackExactly) {
     const int high = options.bits == 8 ? 255 : 15;
     std::vector<float> row;
     for (int i = 0; i < 32; ++i) {
-      const int code = i == 0   ? low
-                       : i == 1 ? high
-                                : low + static_cast<int>(
-                                            random.Below(high - low + 1));
+      const int code =
+          i == 0   ? low
+          : i == 1 ? high
+                   : low + static_cast<int>(random.Below(high - low + 1));
       row.push_back(static_cast<float>(code - zero) * 0.01171875f);
     }
     EXPECT_EQ(RoundOne(row, options).decoded, row) << NameOf(options);
@@ -243,8 +243,7 @@ TEST(RoundToNearest, ZerosDecodeToZeros) {
     EXPECT_EQ(got.scales[0], 0.0f);
     EXPECT_EQ(got.scales[1], 0.0f);
     EXPECT_THAT(absl::MakeSpan(got.decoded).subspan(0, 64), Each(0.0f));
-    EXPECT_THAT(absl::MakeSpan(got.codes).subspan(0, 64),
-                Each(got.ZeroOf(0)));
+    EXPECT_THAT(absl::MakeSpan(got.codes).subspan(0, 64), Each(got.ZeroOf(0)));
   }
 }
 
@@ -254,8 +253,7 @@ TEST(RoundToNearest, ConstantRowsKeepTheirValue) {
     for (const RoundingOptions& options : {kAsymmetric, kSymmetric, kInt8}) {
       // What remains is the rounding of the scale to f16.
       EXPECT_THAT(RoundOne(row, options).decoded,
-                  Each(::testing::FloatNear(value,
-                                            std::abs(value) * 0x1p-11f)))
+                  Each(::testing::FloatNear(value, std::abs(value) * 0x1p-11f)))
           << NameOf(options);
     }
   }
@@ -336,7 +334,8 @@ TEST(RoundToNearest, SurveySeesEveryValueThatCannotBeRounded) {
     for (const int64_t inputs : {1, 32, 100}) {
       const auto layout = RoundedLayout(options, 1, inputs);
       ASSERT_THAT(layout, IsOk());
-      for (const float bad : {nan, -nan, kInfinity, -kInfinity, above, -above}) {
+      for (const float bad :
+           {nan, -nan, kInfinity, -kInfinity, above, -above}) {
         for (const int64_t at : {int64_t{0}, inputs / 2, inputs - 1}) {
           std::vector<float> row(inputs, 1.0f);
           EXPECT_TRUE(SurveyRow(row, *layout).in_range);
@@ -360,7 +359,7 @@ TEST(RoundedLayout, TakesWhatTheFormatsAllow) {
     EXPECT_FALSE(layout->symmetric);
     EXPECT_FALSE(layout->wide_scales);
   }
-  const auto row = RoundedLayout({4, int64_t{1} << 40, true}, 64, 100);
+  const auto row = RoundedLayout({4, kWholeRow, true}, 64, 100);
   ASSERT_THAT(row, IsOk());
   EXPECT_EQ(row->group_size, 100);
   EXPECT_EQ(row->groups(), 1);
