@@ -90,7 +90,76 @@ inline constexpr int64_t kDotMacs = 0;
 float MultiplyBF16(int64_t /*rounds*/) { return 0.0f; }
 #endif
 
+// Makes the compiler take `v` for changed, so that it neither merges equal
+// products nor moves them out of the loop.
+template <class V>
+HWY_INLINE void Forget(V& v) {
+#if HWY_ARCH_X86
+  asm volatile("" : "+v"(v.raw));
+#else
+  hwy::PreventElision(v);
+#endif
+}
+
+// Sums at most 127 * rounds in each lane: wraps, which costs the same.
+int MultiplyInt8(int64_t rounds) {
+  const hn::ScalableTag<int32_t> di;
+  const hn::Repartition<uint8_t, decltype(di)> du8;
+  const hn::Repartition<int8_t, decltype(di)> di8;
+#if HWY_TARGET <= HWY_AVX3_DL
+  const auto code = hn::Set(du8, 3);
+  auto value = hn::Set(di8, 2);
+  hn::Vec<decltype(di)> sums[kSums];
+  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(di, i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
+      sums[i] = hn::SumOfMulQuadAccumulate(di, code, value, sums[i]);
+    }
+  }
+#else
+  const hn::Repartition<int16_t, decltype(di)> di16;
+  const auto code = hn::Set(du8, 3);
+  auto value = hn::Set(di8, 2);
+  hn::Vec<decltype(di16)> sums[kSums];
+  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(di16, static_cast<int16_t>(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
+      Forget(value);
+      sums[i] = hn::Add(sums[i], hn::SatWidenMulPairwiseAdd(di16, code, value));
+    }
+  }
+#endif
+  auto total = sums[0];
+  for (int i = 1; i < kSums; ++i) total = hn::Add(total, sums[i]);
+  return static_cast<int>(hn::GetLane(total));
+}
+
+#if HWY_TARGET == HWY_AVX2
+// VPDPBUSD of AVX-VNNI, for which Highway has no target.
+int MultiplyInt8Vex(int64_t rounds) {
+  const hn::ScalableTag<int32_t> di;
+  const auto code = hn::Set(di, 0x03030303);
+  hn::Vec<decltype(di)> sums[kSums];
+  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(di, i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
+      asm("%{vex%} vpdpbusd %1, %1, %0" : "+x"(sums[i].raw) : "x"(code.raw));
+    }
+  }
+  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  return hn::ReduceSum(di, sums[0]);
+}
+#else
+int MultiplyInt8Vex(int64_t rounds) { return MultiplyInt8(rounds); }
+#endif
+
 // Multiplies in one round; 0 without the instruction.
+int64_t Int8MacsPerRound() {
+  return kSums * hn::Lanes(hn::ScalableTag<int8_t>());
+}
 int64_t F32MacsPerRound() {
   return kSums * hn::Lanes(hn::ScalableTag<float>());
 }
@@ -107,8 +176,11 @@ namespace {
 HWY_EXPORT(ReadWords);
 HWY_EXPORT(MultiplyF32);
 HWY_EXPORT(MultiplyBF16);
+HWY_EXPORT(MultiplyInt8);
+HWY_EXPORT(MultiplyInt8Vex);
 HWY_EXPORT(F32MacsPerRound);
 HWY_EXPORT(BF16MacsPerRound);
+HWY_EXPORT(Int8MacsPerRound);
 
 using Clock = std::chrono::steady_clock;
 
@@ -117,8 +189,30 @@ double SecondsSince(Clock::time_point start) {
 }
 
 int64_t MacsPerRound(MultiplyKind kind) {
-  return kind == MultiplyKind::kF32 ? HWY_DYNAMIC_DISPATCH(F32MacsPerRound)()
-                                    : HWY_DYNAMIC_DISPATCH(BF16MacsPerRound)();
+  switch (kind) {
+    case MultiplyKind::kF32:
+      return HWY_DYNAMIC_DISPATCH(F32MacsPerRound)();
+    case MultiplyKind::kBF16Dot:
+      return HWY_DYNAMIC_DISPATCH(BF16MacsPerRound)();
+    case MultiplyKind::kInt8Dot:
+      return HWY_DYNAMIC_DISPATCH(Int8MacsPerRound)();
+  }
+  return 0;
+}
+
+// Something of the results, so that they must be computed.
+int Multiply(MultiplyKind kind, int64_t rounds) {
+  switch (kind) {
+    case MultiplyKind::kF32:
+      return HWY_DYNAMIC_DISPATCH(MultiplyF32)(rounds) > 0;
+    case MultiplyKind::kBF16Dot:
+      return HWY_DYNAMIC_DISPATCH(MultiplyBF16)(rounds) > 0;
+    case MultiplyKind::kInt8Dot:
+      return ActiveIsa() == Isa::kAvxVnni
+                 ? HWY_DYNAMIC_DISPATCH(MultiplyInt8Vex)(rounds)
+                 : HWY_DYNAMIC_DISPATCH(MultiplyInt8)(rounds);
+  }
+  return 0;
 }
 
 }  // namespace
@@ -138,8 +232,27 @@ double TimeRead(absl::Span<const std::byte> buffer, ThreadPool& pool) {
   return SecondsSince(start);
 }
 
+const char* MultiplyName(MultiplyKind kind) {
+  if (kind == MultiplyKind::kF32) return "f32 fused multiply-add";
+  if (kind == MultiplyKind::kBF16Dot) return "vdpbf16ps";
+  switch (ActiveIsa()) {
+    case Isa::kScalar:
+    case Isa::kAvx2:
+      return "vpmaddubsw (256 bits)";
+    case Isa::kAvxVnni:
+      return "vpdpbusd (256 bits)";
+    case Isa::kAvx512:
+      return "vpmaddubsw (512 bits)";
+    case Isa::kAvx512Vnni:
+    case Isa::kAmx:
+    case Isa::kEmulatedAmx:
+      return "vpdpbusd (512 bits)";
+  }
+  return "unknown";
+}
+
 bool HasMultiply(MultiplyKind kind) {
-  if (kind == MultiplyKind::kF32) return true;
+  if (kind != MultiplyKind::kBF16Dot) return true;
   // A build that pins its ISA dispatches to it whatever the active one.
   return MacsPerRound(kind) != 0 &&
          HighwayTargetAllowed(HWY_AVX3_ZEN4 | HWY_AVX3_SPR);
@@ -153,10 +266,7 @@ double TimeMultiplies(MultiplyKind kind, int64_t macs, ThreadPool& pool,
   std::atomic<int> sink{0};
   const Clock::time_point start = Clock::now();
   pool.ParallelFor(pool.threads(), [&](int64_t, int64_t, int) {
-    const float sum = kind == MultiplyKind::kF32
-                          ? HWY_DYNAMIC_DISPATCH(MultiplyF32)(rounds)
-                          : HWY_DYNAMIC_DISPATCH(MultiplyBF16)(rounds);
-    sink += sum > 0;
+    sink += Multiply(kind, rounds);
   });
   const double seconds = SecondsSince(start);
   done = rounds * per_round * pool.threads();
@@ -178,6 +288,8 @@ MachineLimits MeasureMachineLimits(ThreadPool& pool) {
     raise(kReadBytes / TimeRead(bytes, pool), limits.read_bytes_per_second);
     double seconds = TimeMultiplies(MultiplyKind::kF32, kMacs, pool, done);
     raise(done / seconds, limits.f32_macs_per_second);
+    seconds = TimeMultiplies(MultiplyKind::kInt8Dot, kMacs, pool, done);
+    raise(done / seconds, limits.int8_macs_per_second);
     if (!HasMultiply(MultiplyKind::kBF16Dot)) continue;
     seconds = TimeMultiplies(MultiplyKind::kBF16Dot, kMacs, pool, done);
     raise(done / seconds, limits.bf16_macs_per_second);

@@ -22,7 +22,14 @@ namespace nibble {
 enum class MultiplyKind {
   kF32,      // fused multiply-add of f32
   kBF16Dot,  // VDPBF16PS: two bf16 products added to an f32
+  // The best dot product of unsigned and signed bytes: VPDPBUSD, which adds
+  // four products to an int32, or below it VPMADDUBSW, whose sums of two are
+  // added in 16 bits.
+  kInt8Dot,
 };
+
+// The instruction that the active ISA has for it, as "vpdpbusd (512 bits)".
+const char* MultiplyName(MultiplyKind kind);
 
 // Seconds for all threads to read `buffer` once, each its contiguous share.
 // To measure memory, the buffer must be several times the last-level cache.
@@ -40,6 +47,7 @@ struct MachineLimits {
   double read_bytes_per_second = 0;
   double f32_macs_per_second = 0;
   double bf16_macs_per_second = 0;  // 0 without the instruction
+  double int8_macs_per_second = 0;
 };
 
 // The best of several runs of each; about half a second and 256 MiB.

@@ -35,6 +35,21 @@ TEST(MachineLimits, Bf16MultipliesFollowTheActiveIsa) {
   ASSERT_TRUE(LimitIsa(BestIsa()).ok());
 }
 
+TEST(MachineLimits, EveryIsaHasAnInt8Dot) {
+  ThreadPool pool(1);
+  for (Isa isa : kAllIsas) {
+    if (!CpuSupports(isa)) continue;
+    ASSERT_TRUE(LimitIsa(isa).ok());
+    EXPECT_TRUE(HasMultiply(MultiplyKind::kInt8Dot));
+    int64_t done = 0;
+    EXPECT_GT(TimeMultiplies(MultiplyKind::kInt8Dot, 1000 * 1000, pool, done),
+              0);
+    EXPECT_GT(done, 0);
+    EXPECT_STRNE(MultiplyName(MultiplyKind::kInt8Dot), "");
+  }
+  ASSERT_TRUE(LimitIsa(BestIsa()).ok());
+}
+
 TEST(MachineLimits, AreRatesThatMachinesHave) {
   ThreadPool pool(1);
   const MachineLimits limits = MeasureMachineLimits(pool);
@@ -42,6 +57,8 @@ TEST(MachineLimits, AreRatesThatMachinesHave) {
   EXPECT_LT(limits.read_bytes_per_second, 1e13);
   EXPECT_GT(limits.f32_macs_per_second, 1e7);
   EXPECT_LT(limits.f32_macs_per_second, 1e13);
+  // Bytes are a quarter of an f32, and no ISA is slower with them.
+  EXPECT_GT(limits.int8_macs_per_second, limits.f32_macs_per_second);
   EXPECT_EQ(limits.bf16_macs_per_second > 0,
             HasMultiply(MultiplyKind::kBF16Dot));
 }

@@ -46,15 +46,15 @@ constexpr int64_t kRecordsPerCall = 4;
                                        : kRecordsPerCall,               \
         &N_AVX3::MultiplyBF16<tiles>, &N_AVX3::BF16ScratchBytes         \
   }
-#define NIBBLE_AMX_ROWS(suffix, isa, tiles)                              \
-  NIBBLE_AMX_BF16_ROW("bf16_" suffix, WeightFormat::kBF16, isa, tiles),  \
-      NIBBLE_AMX_BF16_ROW("int8_bf16_" suffix, WeightFormat::kInt8, isa, \
-                          tiles),                                        \
-      NIBBLE_AMX_BF16_ROW("int4_bf16_" suffix, WeightFormat::kInt4, isa, \
-                          tiles),                                        \
-      NIBBLE_AMX_INT8_ROW("int8_int8_" suffix, WeightFormat::kInt8, isa, \
-                          tiles),                                        \
-      NIBBLE_AMX_INT8_ROW("int4_int8_" suffix, WeightFormat::kInt4, isa, \
+#define NIBBLE_AMX_ROWS(suffix, isa, tiles)                                  \
+  NIBBLE_AMX_BF16_ROW("bf16_dot_" suffix, WeightFormat::kBF16, isa, tiles),  \
+      NIBBLE_AMX_BF16_ROW("int8_bf16_dot_" suffix, WeightFormat::kInt8, isa, \
+                          tiles),                                            \
+      NIBBLE_AMX_BF16_ROW("int4_bf16_dot_" suffix, WeightFormat::kInt4, isa, \
+                          tiles),                                            \
+      NIBBLE_AMX_INT8_ROW("int8_int8_" suffix, WeightFormat::kInt8, isa,     \
+                          tiles),                                            \
+      NIBBLE_AMX_INT8_ROW("int4_int8_" suffix, WeightFormat::kInt4, isa,     \
                           tiles)
 
 constexpr MatMulKernel kKernels[] = {

@@ -77,6 +77,9 @@ struct MatMulKernel {
   MultiplyFunction multiply;
   // Null if no scratch is needed.
   int64_t (*scratch_bytes)(const PackedLayout& layout, int64_t rows) = nullptr;
+  // Fewer rows are left to the variants before it in the table. Only for
+  // variants that give the same bits as those.
+  int64_t min_rows = 1;
 };
 
 }  // namespace nibble

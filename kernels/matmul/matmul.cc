@@ -18,8 +18,8 @@ void MatMul(MatrixView<const float> x, const PackedMatrix& w,
   } else {
     CHECK_EQ(y.cols, w.outputs());
   }
-  RunKernel(ChooseKernel(w.format(), options.activations), x, w, options, y,
-            pool);
+  RunKernel(ChooseKernel(w.format(), options.activations, x.rows), x, w,
+            options, y, pool);
 }
 
 }  // namespace nibble

@@ -89,7 +89,8 @@ TEST_F(MatMulTest, ChoosesAVariantOfTheActiveIsa) {
     if (!CpuSupports(isa)) continue;
     ASSERT_TRUE(LimitIsa(isa).ok());
     for (const Mode& mode : kModes) {
-      const MatMulKernel& kernel = ChooseKernel(mode.weights, mode.activations);
+      const MatMulKernel& kernel =
+          ChooseKernel(mode.weights, mode.activations, 1);
       EXPECT_EQ(kernel.weights, mode.weights);
       EXPECT_TRUE(IsaAllowed(kernel.isa)) << kernel.name;
       if (isa == Isa::kAvx2 || isa == Isa::kAvx512 || isa == Isa::kScalar) {

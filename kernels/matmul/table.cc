@@ -44,11 +44,12 @@ bool KernelFits(const MatMulKernel& kernel, WeightFormat weights,
   return false;
 }
 
-const MatMulKernel& ChooseKernel(WeightFormat weights,
-                                 Activations activations) {
+const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations,
+                                 int64_t rows) {
   const MatMulKernel* best = nullptr;
   for (const MatMulKernel& kernel : MatMulKernels()) {
-    if (KernelFits(kernel, weights, activations) && KernelAllowed(kernel)) {
+    if (KernelFits(kernel, weights, activations) && KernelAllowed(kernel) &&
+        rows >= kernel.min_rows) {
       best = &kernel;
     }
   }

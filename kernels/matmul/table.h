@@ -26,8 +26,10 @@ bool KernelAllowed(const MatMulKernel& kernel);
 bool KernelFits(const MatMulKernel& kernel, WeightFormat weights,
                 Activations activations);
 
-// The best allowed variant for such weights and these activations.
-const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations);
+// The best allowed variant for such weights and so many rows of
+// such activations.
+const MatMulKernel& ChooseKernel(WeightFormat weights, Activations activations,
+                                 int64_t rows);
 
 }  // namespace nibble
 
