@@ -121,7 +121,7 @@ class AmxKernelTest : public ::testing::TestWithParam<size_t> {
     AlignedBuffer totals(rows * stride * sizeof(float));
     float* data = reinterpret_cast<float*>(totals.data());
     // Garbage, which must not reach the sums.
-    std::memset(data, 0x7F, totals.size());
+    std::memset(totals.data(), 0xFF, totals.size());
     AlignedBuffer scratch(kernel().scratch_bytes(layout, rows));
     std::memset(scratch.data(), 0xFF, scratch.size());
     const Product product = {&layout, weights, panel};
