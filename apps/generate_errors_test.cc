@@ -63,19 +63,17 @@ TEST(GenerateErrors, NameTheFlagThatIsOutOfRange) {
       {"--weights=f64", "--weights"},
       {"--activations=f16", "--activations"},
       {"--kv_cache=f64", "--kv_cache"},
+      {"--weights=int5", "--weights"},
+      {"--group_size=0", "--group_size"},
+      {"--group_size=-32", "--group_size"},
+      {"--group_size=100", "multiple of 32"},
+      {"--group_size=many", "group_size"},
+      {"--symmetric=perhaps", "symmetric"},
       {"--no_such_flag=1", "no_such_flag"},
       {"--chat=maybe", "chat"},
   };
   for (const auto& [flag, name] : cases) {
     ExpectRefusal({"--prompt=x", flag}, name);
-  }
-}
-
-TEST(GenerateErrors, SayWhatThisVersionDoesNotSupportYet) {
-  for (const char* flag :
-       {"--weights=int4", "--weights=int8", "--group_size=128",
-        "--symmetric=true", "--activations=int8", "--kv_cache=int8"}) {
-    ExpectRefusal({"--prompt=x", flag}, "not supported by this version");
   }
 }
 
@@ -88,6 +86,15 @@ TEST(GenerateErrors, NameFlagsThatContradictEachOther) {
                 "num_beams");
   ExpectRefusal({"--prompt=x", "--weights=f32", "--activations=bf16"},
                 "--activations=bf16");
+  ExpectRefusal({"--prompt=x", "--weights=bf16", "--activations=int8"},
+                "--activations=int8: contradicts --weights=bf16");
+  ExpectRefusal({"--prompt=x", "--weights=bf16", "--group_size=32"},
+                "--group_size=32: contradicts --weights=bf16");
+  ExpectRefusal({"--prompt=x", "--weights=f32", "--symmetric=false"},
+                "--symmetric=false: contradicts --weights=f32");
+  ExpectRefusal({"--prompt=x", "--weights=int8", "--symmetric=false"},
+                "--symmetric=false: contradicts --weights=int8");
+  ExpectRefusal({"--prompt=x", "--group_size=64"}, "need --weights=int4");
   ExpectRefusal({}, "--prompt");
 }
 

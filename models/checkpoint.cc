@@ -16,6 +16,7 @@
 #include "kernels/convert/convert.h"
 #include "models/decoder_config.h"
 #include "tensor/dtype.h"
+#include "tensor/io/packed_file.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
@@ -26,7 +27,8 @@ namespace {
 // Checks tensors one by one and remembers which were asked for.
 class TensorChecker {
  public:
-  explicit TensorChecker(const TensorSource& tensors) : tensors_(tensors) {}
+  explicit TensorChecker(const Checkpoint& checkpoint)
+      : tensors_(*checkpoint.tensors), packed_(checkpoint.packed.get()) {}
 
   const absl::Status& status() const { return status_; }
 
@@ -37,7 +39,9 @@ class TensorChecker {
 
   void Linear(const LinearTensors& linear, int64_t inputs) {
     for (const RowRange& range : linear.weight) {
-      Expect(range.tensor, {TotalRows(linear.weight, range.tensor), inputs});
+      const Shape shape = {TotalRows(linear.weight, range.tensor), inputs};
+      packed_ == nullptr ? Expect(range.tensor, shape)
+                         : ExpectPacked(range.tensor, shape);
     }
     for (const RowRange& range : linear.bias) {
       Expect(range.tensor, {TotalRows(linear.bias, range.tensor)});
@@ -50,15 +54,24 @@ class TensorChecker {
     if (!view.ok()) {
       status_ = view.status();
     } else if (view->shape != shape) {
-      status_ = absl::InvalidArgumentError(
-          absl::StrCat(tensors_.path(), ": tensor ", name, " has shape ",
-                       view->shape.ToString(), "; the configuration asks for ",
-                       shape.ToString()));
+      status_ = WrongShape(name, view->shape, shape);
     } else if (!CanConvertToF32(view->dtype)) {
       status_ = absl::InvalidArgumentError(absl::StrCat(
           tensors_.path(), ": tensor ", name, " is of type ",
           DTypeName(view->dtype), ", which is not a type for weights"));
     }
+  }
+
+  // A matrix of a packed file.
+  void ExpectPacked(const std::string& name, const Shape& shape) {
+    if (!status_.ok() || !used_.insert(name).second) return;
+    const absl::StatusOr<PackedTensor> stored = packed_->FindPacked(name);
+    if (!stored.ok()) {
+      status_ = stored.status();
+      return;
+    }
+    const Shape found = {stored->layout.outputs, stored->layout.inputs};
+    if (found != shape) status_ = WrongShape(name, found, shape);
   }
 
   // Every stored tensor was asked for or may be ignored.
@@ -78,6 +91,13 @@ class TensorChecker {
   }
 
  private:
+  absl::Status WrongShape(const std::string& name, const Shape& found,
+                          const Shape& wanted) const {
+    return absl::InvalidArgumentError(absl::StrCat(
+        tensors_.path(), ": tensor ", name, " has shape ", found.ToString(),
+        "; the configuration asks for ", wanted.ToString()));
+  }
+
   // A tensor that feeds several ranges is used up by them.
   static int64_t TotalRows(const std::vector<RowRange>& ranges,
                            const std::string& tensor) {
@@ -99,6 +119,7 @@ class TensorChecker {
   }
 
   const TensorSource& tensors_;
+  const PackedFile* const packed_;  // null for other files
   absl::flat_hash_set<std::string> used_;
   absl::Status status_;
 };
@@ -108,8 +129,10 @@ class TensorChecker {
 absl::Status CheckTensors(const Checkpoint& checkpoint) {
   const DecoderConfig& config = checkpoint.config;
   const DecoderTensors& names = checkpoint.names;
-  TensorChecker checker(*checkpoint.tensors);
-  checker.Expect(names.embedding, {config.vocabulary, config.hidden});
+  TensorChecker checker(checkpoint);
+  if (!names.embedding.empty()) {
+    checker.Expect(names.embedding, {config.vocabulary, config.hidden});
+  }
   for (const LayerTensors& layer : names.layers) {
     if (!checker.status().ok()) break;
     checker.Norm(layer.attention_norm, config.hidden);

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "models/decoder_config.h"
 #include "tensor/io/gguf.h"
+#include "tensor/io/packed_file.h"
 #include "tensor/io/tensor_source.h"
 
 namespace nibble {
@@ -49,7 +50,9 @@ struct LayerTensors {
 };
 
 struct DecoderTensors {
-  std::string embedding;  // [vocabulary, hidden]
+  // [vocabulary, hidden]; empty in a packed file with a tied head: there the
+  // rows are the head's.
+  std::string embedding;
   std::vector<LayerTensors> layers;
   NormTensors final_norm;
   LinearTensors head;  // [vocabulary, hidden]; the embedding when tied
@@ -60,18 +63,22 @@ struct DecoderTensors {
 
 struct Checkpoint {
   std::string path;    // as it was given
-  std::string format;  // "safetensors", "gguf", "llama2.c"
+  std::string format;  // "safetensors", "gguf", "llama2.c", "nib"
   DecoderConfig config;
   DecoderTensors names;
   std::shared_ptr<const TensorSource> tensors;
   // The same object as `tensors` when the format is "gguf", for its metadata
   // (vocabulary, chat template); otherwise null.
   std::shared_ptr<const GgufFile> gguf;
+  // The same object as `tensors` when the format is "nib", for its packed
+  // matrices and embedded files; otherwise null.
+  std::shared_ptr<const PackedFile> packed;
 };
 
 // OK when every tensor of `names` is there with the shape that `config` asks
-// for and a dtype that can be read, and no other tensor is. Messages name the
-// file, the tensor, the shape found and the shape expected.
+// for and a dtype that can be read (of a packed file: matrices packed, and
+// everything else plain), and no other tensor is. Messages name the file, the
+// tensor, the shape found and the shape expected.
 absl::Status CheckTensors(const Checkpoint& checkpoint);
 
 }  // namespace nibble

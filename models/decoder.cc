@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/log/check.h"
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,13 +22,14 @@
 #include "kernels/elementwise/activation.h"
 #include "kernels/elementwise/norm.h"
 #include "kernels/elementwise/rope.h"
+#include "kernels/elementwise/row_parallel.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "models/decoder_config.h"
 #include "models/decoder_weights.h"
 #include "models/decoder_workspace.h"
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -62,20 +64,31 @@ Decoder::Decoder(DecoderWeights weights, Activations activations)
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(
     const Checkpoint& checkpoint, const DecoderOptions& options,
     ThreadPool& pool) {
-  if (options.weights != DType::kF32 && options.weights != DType::kBF16) {
-    return absl::InvalidArgumentError(absl::StrCat("weights cannot be held as ",
-                                                   DTypeName(options.weights),
-                                                   "; supported: f32, bf16"));
-  }
-  if (options.activations == Activations::kBF16 &&
-      options.weights != DType::kBF16) {
-    return absl::InvalidArgumentError("bf16 activations need bf16 weights");
+  if (checkpoint.packed == nullptr && IsInteger(options.weights)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(checkpoint.path, ": cannot be held as ",
+                     WeightFormatName(options.weights),
+                     " without being quantized first; supported: f32, bf16"));
   }
   absl::StatusOr<DecoderWeights> weights =
       LoadWeights(checkpoint, options.weights, options.progress, pool);
   if (!weights.ok()) return weights.status();
-  return absl::WrapUnique(
-      new Decoder(*std::move(weights), options.activations));
+  return Create(*std::move(weights), options);
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(
+    DecoderWeights weights, const DecoderOptions& options) {
+  absl::Status valid = ValidateDecoderConfig(weights.config, "weights");
+  if (valid.ok()) valid = CheckWeights(weights);
+  if (!valid.ok()) return valid;
+  const Activations activations = options.activations.value_or(
+      weights.has_integer_matrix() ? Activations::kInt8 : Activations::kF32);
+  if (activations == Activations::kBF16 &&
+      weights.layers[0].qkv.matrix.format() == WeightFormat::kF32) {
+    return absl::InvalidArgumentError(
+        "bf16 activations need weights in bf16, int8 or int4");
+  }
+  return absl::WrapUnique(new Decoder(std::move(weights), activations));
 }
 
 absl::Status Decoder::Forward(absl::Span<const SequenceSlice> batch,
@@ -88,8 +101,7 @@ absl::Status Decoder::Forward(absl::Span<const SequenceSlice> batch,
   const Pass pass = {batch, work.Views(config(), tokens, logits.rows),
                      work.Sequences(batch.size()), pool};
 
-  const absl::Status embedded = Embed(pass);
-  if (!embedded.ok()) return embedded;
+  Embed(pass);
   ComputeAngles(pass);
   for (int64_t layer = 0; layer < config().layers; ++layer) Layer(layer, pass);
   Head(pass, logits);
@@ -114,28 +126,39 @@ void Decoder::Layer(int64_t layer, const Pass& pass) const {
   AddMlp(weights, b.mlp_normed, pass);
 }
 
+// Turns q and k of a sequence's new tokens, from row `first_row` of qkv on, and
+// puts k and v into its pages.
+void Decoder::RotateAndStore(const AttentionSequence& sequence,
+                             int64_t first_row, const Pass& pass) const {
+  const int64_t q_dim = config().q_dim();
+  const int64_t kv_dim = config().kv_dim();
+  const ForwardBuffers& b = pass.buffers;
+  ForEachRow(sequence.q.rows, b.qkv.cols, pass.pool, [&](int64_t i) {
+    const MatrixView<float> qkv = b.qkv.Rows(first_row + i, 1);
+    ApplyRopeHeads(config().rope.style, b.cos.row_span(first_row + i),
+                   b.sin.row_span(first_row + i),
+                   qkv.Columns(0, q_dim + kv_dim).row_span(0),
+                   config().head_dim);
+    StoreKv(qkv.Columns(q_dim, kv_dim), qkv.Columns(q_dim + kv_dim, kv_dim),
+            sequence.first_position + i, sequence.kv);
+  });
+}
+
 // x += O * softmax(rope(q) rope(k)^T / sqrt(head_dim)) v, of normed.
 void Decoder::AddAttention(int64_t layer, const Pass& pass) const {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   const ForwardBuffers& b = pass.buffers;
-  const int64_t q_dim = config().q_dim();
-  const int64_t kv_dim = config().kv_dim();
   Project(weights.qkv, b.normed, /*accumulate=*/false, b.qkv, pass.pool);
-  ApplyRopeRows(config().rope.style, b.cos, b.sin,
-                b.qkv.Columns(0, q_dim + kv_dim), config().head_dim, pass.pool);
-
   int64_t row = 0;
   for (size_t i = 0; i < pass.batch.size(); ++i) {
     const SequenceSlice& slice = pass.batch[i];
-    const MatrixView<float> qkv = b.qkv.Rows(row, slice.count());
     AttentionSequence& sequence = pass.sequences[i];
     sequence.kv = slice.layers[static_cast<size_t>(layer)];
     sequence.first_position = slice.first_position;
     sequence.kv_length = slice.first_position + slice.count();
-    sequence.q = qkv.Columns(0, q_dim);
+    sequence.q = b.qkv.Rows(row, slice.count()).Columns(0, config().q_dim());
     sequence.out = b.attended.Rows(row, slice.count());
-    StoreKv(qkv.Columns(q_dim, kv_dim), qkv.Columns(q_dim + kv_dim, kv_dim),
-            slice.first_position, sequence.kv);
+    RotateAndStore(sequence, row, pass);
     row += slice.count();
   }
   AttentionParams params;
@@ -165,30 +188,37 @@ void Decoder::AddMlp(const LayerWeights& layer, MatrixView<const float> normed,
 }
 
 // x = the embedding's row of each token.
-absl::Status Decoder::Embed(const Pass& pass) const {
-  int64_t row = 0;
+void Decoder::Embed(const Pass& pass) const {
+  int64_t first_row = 0;
   for (const SequenceSlice& slice : pass.batch) {
-    for (const int32_t token : slice.tokens) {
-      const absl::Status converted = ConvertRowToF32(
-          weights_.embedding, token, pass.buffers.x.row_span(row++));
-      if (!converted.ok()) return converted;
-    }
+    ForEachRow(slice.count(), config().hidden, pass.pool, [&](int64_t i) {
+      const int32_t token = slice.tokens[static_cast<size_t>(i)];
+      const absl::Span<float> x = pass.buffers.x.row_span(first_row + i);
+      if (weights_.embedding.has_value()) {
+        // CheckWeights has asked whether this can fail.
+        CHECK_OK(ConvertRowToF32(*weights_.embedding, token, x));
+      } else {
+        DequantizeRow(weights_.head.matrix, token, x);
+      }
+    });
+    first_row += slice.count();
   }
-  return absl::OkStatus();
 }
 
 // The rotary factors of each token, shared by all layers.
 void Decoder::ComputeAngles(const Pass& pass) const {
   if (config().rope.style == RopeStyle::kNone) return;
-  int64_t row = 0;
+  int64_t first_row = 0;
   for (const SequenceSlice& slice : pass.batch) {
     const int64_t length =
         std::max(slice.length, slice.first_position + slice.count());
-    for (int64_t i = 0; i < slice.count(); ++i, ++row) {
+    // A sine and a cosine take as long as some 50 elements of ForEachRow's.
+    ForEachRow(slice.count(), 100 * rope_.pairs(), pass.pool, [&](int64_t i) {
       rope_.Angles(slice.first_position + i, length,
-                   pass.buffers.cos.row_span(row),
-                   pass.buffers.sin.row_span(row));
-    }
+                   pass.buffers.cos.row_span(first_row + i),
+                   pass.buffers.sin.row_span(first_row + i));
+    });
+    first_row += slice.count();
   }
 }
 

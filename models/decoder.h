@@ -2,8 +2,8 @@
 //
 //   ThreadPool pool(2);
 //   auto checkpoint = OpenCheckpoint("models/tolstoy-llama");
-//   DecoderOptions options;                      // bf16 weights
-//   auto decoder = Decoder::Load(*checkpoint, options, pool);
+//   DecoderOptions options;               // bf16 weights, or as a .nib has
+//   them auto decoder = Decoder::Load(*checkpoint, options, pool);
 //   DecoderWorkspace work;
 //   SequenceSlice slice;
 //   slice.tokens = prompt;                       // [tokens]
@@ -23,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -36,7 +37,7 @@
 #include "models/decoder_config.h"
 #include "models/decoder_weights.h"
 #include "models/decoder_workspace.h"
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -60,21 +61,34 @@ struct SequenceSlice {
 };
 
 struct DecoderOptions {
-  DType weights = DType::kBF16;  // kF32 or kBF16
-  // kBF16 only with bf16 weights.
-  Activations activations = Activations::kF32;
+  // What the matrices of a float checkpoint are held in: kF32 or kBF16. Those
+  // of a packed file stay as they are.
+  WeightFormat weights = WeightFormat::kBF16;
+  // What products are computed in. Not given: kInt8 where a matrix is of an
+  // integer format, else kF32. kBF16 is refused where all matrices are f32.
+  // Float matrices take kInt8 as kF32.
+  std::optional<Activations> activations;
   LoadProgress progress;  // may be null
 };
 
 class Decoder {
  public:
-  // Reads and packs the weights. `checkpoint` came from OpenCheckpoint; the
-  // decoder keeps its file open, since embeddings are read in place.
+  // Reads and packs the weights, or maps those of a packed file. `checkpoint`
+  // came from OpenCheckpoint; the decoder keeps its file open, since embeddings
+  // and packed matrices are read in place.
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(
       const Checkpoint& checkpoint, const DecoderOptions& options,
       ThreadPool& pool);
 
+  // Takes weights that are in memory, in whatever formats they are;
+  // options.weights and options.progress do not matter. InvalidArgument: the
+  // configuration or CheckWeights refuses them.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Create(
+      DecoderWeights weights, const DecoderOptions& options);
+
   const DecoderConfig& config() const { return weights_.config; }
+  const DecoderWeights& weights() const { return weights_; }
+  Activations activations() const { return activations_; }
   // Bytes of packed weights: what one decode step reads.
   size_t weight_bytes() const { return weights_.matrix_bytes(); }
 
@@ -96,9 +110,11 @@ class Decoder {
   absl::Status CheckBatch(absl::Span<const SequenceSlice> batch,
                           MatrixView<float> logits) const;
   absl::Status CheckSlice(const SequenceSlice& slice) const;
-  absl::Status Embed(const Pass& pass) const;
+  void Embed(const Pass& pass) const;
   void ComputeAngles(const Pass& pass) const;
   void Layer(int64_t layer, const Pass& pass) const;
+  void RotateAndStore(const AttentionSequence& sequence, int64_t first_row,
+                      const Pass& pass) const;
   void AddAttention(int64_t layer, const Pass& pass) const;
   void AddMlp(const LayerWeights& layer, MatrixView<const float> normed,
               const Pass& pass) const;

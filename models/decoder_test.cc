@@ -21,6 +21,7 @@
 #include "models/decoder_config.h"
 #include "models/decoder_workspace.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 #include "testing/decoder_session.h"
 #include "testing/kv_pages.h"
@@ -188,9 +189,9 @@ TEST_F(DecoderTest, RejectsWeightsThatBf16WouldRoundToInfinity) {
           if (name == "layer0.up.weight") values[3] = value;
         });
     DecoderOptions options;
-    options.weights = DType::kF32;
+    options.weights = WeightFormat::kF32;
     EXPECT_THAT(Decoder::Load(large, options, pool_), IsOk()) << value;
-    options.weights = DType::kBF16;
+    options.weights = WeightFormat::kBF16;
     if (value == largest_that_fits) {
       EXPECT_THAT(Decoder::Load(large, options, pool_), IsOk());
     } else {
@@ -251,10 +252,10 @@ TEST_F(DecoderTest, ReportsProgressAfterEachMatrix) {
 
 TEST_F(DecoderTest, RejectsOptionsItCannotServe) {
   DecoderOptions options;
-  options.weights = DType::kF16;
+  options.weights = WeightFormat::kInt4;
   EXPECT_THAT(Decoder::Load(checkpoint_, options, pool_),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("f16")));
-  options.weights = DType::kF32;
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("int4")));
+  options.weights = WeightFormat::kF32;
   options.activations = Activations::kBF16;
   EXPECT_THAT(Decoder::Load(checkpoint_, options, pool_),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("bf16")));

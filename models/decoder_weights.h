@@ -1,7 +1,7 @@
 // The weights of a decoder in the form the kernels read: matrices packed,
 // norms and biases as floats.
 //
-//   auto weights = LoadWeights(checkpoint, DType::kBF16, nullptr, pool);
+//   auto weights = LoadWeights(checkpoint, WeightFormat::kBF16, nullptr, pool);
 //   MatMul(x, weights->layers[0].qkv.matrix, options, qkv, pool);
 //
 // Matrices that read the same input are one matrix here, rows one below the
@@ -13,16 +13,18 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "models/decoder_config.h"
 #include "tensor/buffer.h"
-#include "tensor/dtype.h"
 #include "tensor/io/tensor_source.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -49,27 +51,37 @@ struct LayerWeights {
 struct DecoderWeights {
   DecoderConfig config;
   // [vocabulary, hidden], in the file and in the file's dtype: a token reads
-  // one row of it.
-  TensorView embedding;
+  // one row of it. Not set: the rows are those of `head`.
+  std::optional<TensorView> embedding;
   std::vector<LayerWeights> layers;
   NormWeights final_norm;
   LinearWeights head;  // [vocabulary, hidden]
-  // Keeps the embedding's file open.
+  // Keeps the file open that `embedding` and mapped matrices lie in.
   std::shared_ptr<const TensorSource> source;
 
   // Bytes of all packed matrices.
   size_t matrix_bytes() const;
+  // Whether any of them is of an integer format.
+  bool has_integer_matrix() const;
 };
+
+// OK when there is a matrix, bias and norm wherever `weights.config` asks for
+// one, each of the size that it asks for, and none where it does not.
+// InvalidArgument, naming the one that is not: "layers.3.qkv".
+absl::Status CheckWeights(const DecoderWeights& weights);
 
 // Called on the loading thread after each matrix: matrices done, in all.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Rounds matrices to `dtype` (kF32 or kBF16); norms and biases stay f32.
+// Rounds matrices to `format` (kF32 or kBF16); norms and biases become f32.
 // `progress` may be null. At most one matrix is held twice at a time.
 // InvalidArgument, naming the tensor: a value is NaN or infinite. Aborted: the
 // file was changed meanwhile.
+//
+// The matrices of a packed file are mapped as they are instead, whatever
+// `format` says: nothing is read but norms and biases.
 absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
-                                           DType dtype,
+                                           WeightFormat format,
                                            const LoadProgress& progress,
                                            ThreadPool& pool);
 

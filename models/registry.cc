@@ -23,8 +23,11 @@
 #include "models/families/hf_fields.h"
 #include "models/families/llama.h"
 #include "models/families/llama_gguf.h"
+#include "models/manifest_config.h"
+#include "models/packed_names.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/llama2c.h"
+#include "tensor/io/packed_file.h"
 #include "tensor/io/safetensors.h"
 #include "tensor/io/tensor_source.h"
 
@@ -181,11 +184,29 @@ absl::StatusOr<Checkpoint> OpenLlama2c(const std::string& path) {
   return checkpoint;
 }
 
-bool HasGgufMagic(const std::string& path) {
-  char magic[4] = {};
+absl::StatusOr<Checkpoint> OpenPacked(const std::string& path) {
+  absl::StatusOr<std::shared_ptr<const PackedFile>> file =
+      PackedFile::Open(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<DecoderConfig> config =
+      FromManifest((*file)->manifest().config(), path);
+  if (!config.ok()) return config.status();
+  Checkpoint checkpoint;
+  checkpoint.format = "nib";
+  checkpoint.names = PackedTensorNames(*config);
+  checkpoint.config = *std::move(config);
+  checkpoint.tensors = *file;
+  checkpoint.packed = *std::move(file);
+  return checkpoint;
+}
+
+// The first four bytes; fewer where the file has fewer.
+std::string MagicOf(const std::string& path) {
+  std::string magic(4, '\0');
   std::ifstream file(path, std::ios::binary);
-  file.read(magic, sizeof(magic));
-  return absl::string_view(magic, sizeof(magic)) == "GGUF";
+  file.read(magic.data(), static_cast<std::streamsize>(magic.size()));
+  magic.resize(static_cast<size_t>(file.gcount()));
+  return magic;
 }
 
 absl::StatusOr<Checkpoint> OpenAny(const std::string& path) {
@@ -200,9 +221,11 @@ absl::StatusOr<Checkpoint> OpenAny(const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": neither a regular file nor a folder"));
   }
-  if (absl::EndsWith(path, ".gguf") || HasGgufMagic(path)) {
-    return OpenGguf(path);
+  const std::string magic = MagicOf(path);
+  if (absl::EndsWith(path, ".nib") || magic == "NIBB") {
+    return OpenPacked(path);
   }
+  if (absl::EndsWith(path, ".gguf") || magic == "GGUF") return OpenGguf(path);
   if (absl::EndsWith(path, ".bin")) return OpenLlama2c(path);
   if (absl::EndsWith(path, ".safetensors")) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -213,7 +236,8 @@ absl::StatusOr<Checkpoint> OpenAny(const std::string& path) {
   return absl::InvalidArgumentError(
       absl::StrCat(path,
                    ": not a model; supported: a folder with config.json and "
-                   "safetensors, a .gguf file, a llama2.c .bin file"));
+                   "safetensors, a .gguf file, a packed .nib file, a llama2.c "
+                   ".bin file"));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 //   a folder   config.json, model.safetensors (or shards with an index), and
 //              perhaps generation_config.json, as Hugging Face lays them out
 //   a .gguf    GGUF v2 or v3, recognised by its magic
+//   a .nib     a packed model, recognised by its magic
 //   a .bin     a llama2.c export (version 0)
 //
 // Everything is checked here once: configuration, names, shapes, dtypes. What

@@ -25,91 +25,6 @@ constexpr int64_t kMaxChunkLogits = (int64_t{64} << 20) / sizeof(float);
 // weights are loaded; the rest is for activations and for other programs.
 constexpr double kKvShareOfMemory = 0.9;
 
-absl::Status OptionError(absl::string_view option, absl::string_view problem) {
-  return absl::InvalidArgumentError(absl::StrCat(option, ": ", problem));
-}
-
-bool IsFloatOrBf16(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16;
-}
-
-absl::Status CheckOptions(const EngineOptions& options) {
-  const DType weights = options.weights.value_or(DType::kBF16);
-  if (!IsFloatOrBf16(weights)) {
-    return OptionError("weights", absl::StrCat(DTypeName(weights),
-                                               " is not supported; use f32 or "
-                                               "bf16"));
-  }
-  if (options.activations == Activations::kBF16 && weights != DType::kBF16) {
-    return OptionError("activations", "bf16 needs weights in bf16");
-  }
-  if (!IsFloatOrBf16(options.kv_cache)) {
-    return OptionError("kv_cache", absl::StrCat(DTypeName(options.kv_cache),
-                                                " is not supported; use f32 or "
-                                                "bf16"));
-  }
-  if (options.threads < 0) {
-    return OptionError("threads", absl::StrCat(options.threads,
-                                               " is negative; 0 takes all that "
-                                               "the machine grants"));
-  }
-  if (options.context < 0) {
-    return OptionError("context", absl::StrCat(options.context,
-                                               " is negative; 0 takes the "
-                                               "model's own limit"));
-  }
-  if (options.prefill_chunk < 0) {
-    return OptionError("prefill_chunk",
-                       absl::StrCat(options.prefill_chunk, " is negative"));
-  }
-  if (options.memory_limit < 0) {
-    return OptionError("memory_limit",
-                       absl::StrCat(options.memory_limit, " is negative"));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<int64_t> ResolveContext(const EngineOptions& options,
-                                       const DecoderConfig& config) {
-  // Dynamic scaling adapts its angles to any length, ALiBi knows no positions.
-  const bool dynamic = config.rope.style != RopeStyle::kNone &&
-                       config.rope.scaling.type == RopeScaling::kDynamic;
-  if (options.context == 0) {
-    return dynamic ? kMaxPositions : config.max_positions;
-  }
-  const int64_t limit =
-      dynamic || config.alibi ? kMaxPositions : config.max_positions;
-  if (options.context > limit) {
-    return OptionError(
-        "context", absl::StrCat(options.context, " tokens are more than the ",
-                                limit, " positions of ", options.model_path));
-  }
-  return options.context;
-}
-
-absl::StatusOr<int64_t> WeightBytes(const Checkpoint& checkpoint,
-                                    DType weights) {
-  int64_t bytes = 0;
-  for (const std::string& name : checkpoint.tensors->names()) {
-    absl::StatusOr<TensorView> tensor = checkpoint.tensors->Find(name);
-    if (!tensor.ok()) return tensor.status();
-    bytes += tensor->shape.elements() * DTypeBlockBytes(weights);
-  }
-  return bytes;
-}
-
-absl::Status CheckWeightsFit(const Checkpoint& checkpoint, DType weights,
-                             int64_t available) {
-  absl::StatusOr<int64_t> bytes = WeightBytes(checkpoint, weights);
-  if (!bytes.ok()) return bytes.status();
-  if (*bytes <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat(checkpoint.path, ": its weights take ", FormatBytes(*bytes),
-                   " in ", DTypeName(weights), ", and ", FormatBytes(available),
-                   " of memory are free; use a smaller model",
-                   weights == DType::kF32 ? " or weights in bf16" : ""));
-}
-
 absl::Status CheckCacheFits(const EngineOptions& options,
                             const KvLayout& layout, int64_t available) {
   if (options.context == 0) return absl::OkStatus();
@@ -119,7 +34,7 @@ absl::Status CheckCacheFits(const EngineOptions& options,
       "context: keys and values of ", options.context, " tokens take ",
       FormatBytes(bytes), " in ", DTypeName(layout.dtype), ", and ",
       FormatBytes(available), " of memory are free; use a shorter context",
-      layout.dtype == DType::kF32 ? " or a bf16 KV cache" : ""));
+      layout.dtype == DType::kI8 ? "" : " or an int8 KV cache"));
 }
 
 std::vector<int32_t> EndOfTextIds(const DecoderConfig& config,
@@ -129,34 +44,35 @@ std::vector<int32_t> EndOfTextIds(const DecoderConfig& config,
   return {*tokenizer->eos_id()};
 }
 
-// Bytes for everything that is still to be allocated, with `used` taken.
-int64_t MemoryLeft(const EngineOptions& options, int64_t used) {
-  if (options.memory_limit == 0) return AvailableMemoryBytes();
-  return std::max<int64_t>(0, options.memory_limit - used);
+std::unique_ptr<ThreadPool> MakePool(const EngineOptions& options) {
+  return std::make_unique<ThreadPool>(options.threads > 0 ? options.threads
+                                                          : AvailableCores());
 }
 
 }  // namespace
 
 struct Engine::Parts {
-  std::string path;
-  int64_t context = 0;
-  int64_t prefill_chunk = 0;
-  DType weights = DType::kBF16;
+  absl::Time start = absl::Now();
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<Tokenizer> tokenizer;
+  // Of the weights, what the system counts as free although the engine needs
+  // it: pages of a mapped file.
+  int64_t mapped_bytes = 0;
+  // Set by Finish.
+  std::string path;
+  int64_t context = 0;
+  int64_t prefill_chunk = 0;
   KvLayout kv_layout;
   int64_t kv_bytes = 0;
-  absl::Duration load_time;
 };
 
 Engine::Engine(Parts parts)
     : path_(std::move(parts.path)),
       context_(parts.context),
       prefill_chunk_(parts.prefill_chunk),
-      weights_(parts.weights),
       eos_ids_(EndOfTextIds(parts.decoder->config(), parts.tokenizer.get())),
-      load_time_(parts.load_time),
+      load_time_(absl::Now() - parts.start),
       pool_(std::move(parts.pool)),
       decoder_(std::move(parts.decoder)),
       tokenizer_(std::move(parts.tokenizer)),
@@ -164,47 +80,75 @@ Engine::Engine(Parts parts)
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
     const EngineOptions& options) {
-  const absl::Time start = absl::Now();
+  Parts parts;
   absl::Status status = CheckOptions(options);
   if (!status.ok()) return status;
   absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(options.model_path);
   if (!checkpoint.ok()) return checkpoint.status();
-  absl::StatusOr<int64_t> context = ResolveContext(options, checkpoint->config);
-  if (!context.ok()) return context.status();
-
-  Parts parts;
-  parts.path = options.model_path;
-  parts.context = *context;
-  parts.prefill_chunk =
-      options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
-  parts.weights = options.weights.value_or(DType::kBF16);
-  parts.kv_layout = MakeKvLayout(checkpoint->config, options.kv_cache);
-  status = CheckWeightsFit(*checkpoint, parts.weights, MemoryLeft(options, 0));
+  // Before the weights are read, which takes longer than any other error.
+  status = ResolveContext(options, checkpoint->config).status();
+  if (!status.ok()) return status;
+  const absl::StatusOr<WeightFormat> weights =
+      ResolveWeights(options, *checkpoint);
+  if (!weights.ok()) return weights.status();
+  status = CheckWeightsFit(
+      *checkpoint, *weights,
+      options.memory_limit > 0 ? options.memory_limit : AvailableMemoryBytes());
   if (!status.ok()) return status;
 
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
       LoadTokenizer(*checkpoint);
   if (!tokenizer.ok()) return tokenizer.status();
   parts.tokenizer = *std::move(tokenizer);
-
-  const int threads = options.threads > 0 ? options.threads : AvailableCores();
-  parts.pool = std::make_unique<ThreadPool>(threads);
+  parts.pool = MakePool(options);
   DecoderOptions decoder_options;
-  decoder_options.weights = parts.weights;
+  decoder_options.weights = *weights;
   decoder_options.activations = options.activations;
   decoder_options.progress = options.load_progress;
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =
       Decoder::Load(*checkpoint, decoder_options, *parts.pool);
   if (!decoder.ok()) return decoder.status();
   parts.decoder = *std::move(decoder);
+  if (checkpoint->packed != nullptr) {
+    parts.mapped_bytes = static_cast<int64_t>(parts.decoder->weight_bytes());
+  }
+  return Finish(options, std::move(parts));
+}
 
-  const int64_t left =
-      MemoryLeft(options, static_cast<int64_t>(parts.decoder->weight_bytes()));
-  parts.kv_bytes =
-      static_cast<int64_t>(static_cast<double>(left) * kKvShareOfMemory);
-  status = CheckCacheFits(options, parts.kv_layout, parts.kv_bytes);
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
+    const EngineOptions& options, std::unique_ptr<Decoder> decoder,
+    std::unique_ptr<Tokenizer> tokenizer) {
+  const absl::Status status = CheckOptions(options);
   if (!status.ok()) return status;
-  parts.load_time = absl::Now() - start;
+  Parts parts;
+  parts.decoder = std::move(decoder);
+  parts.tokenizer = std::move(tokenizer);
+  parts.pool = MakePool(options);
+  return Finish(options, std::move(parts));
+}
+
+// Sizes the cache for keys and values and puts the engine together.
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Finish(
+    const EngineOptions& options, Parts parts) {
+  const Decoder& decoder = *parts.decoder;
+  const absl::StatusOr<int64_t> context =
+      ResolveContext(options, decoder.config());
+  if (!context.ok()) return context.status();
+  parts.path = options.model_path;
+  parts.context = *context;
+  parts.prefill_chunk =
+      options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
+  parts.kv_layout =
+      MakeKvLayout(decoder.config(), options.kv_cache.value_or(DType::kF32));
+  const int64_t left =
+      options.memory_limit > 0
+          ? options.memory_limit - static_cast<int64_t>(decoder.weight_bytes())
+          : AvailableMemoryBytes() - parts.mapped_bytes;
+  parts.kv_bytes = static_cast<int64_t>(
+      static_cast<double>(std::max<int64_t>(0, left)) * kKvShareOfMemory);
+  const absl::Status fits =
+      CheckCacheFits(options, parts.kv_layout, parts.kv_bytes);
+  if (!fits.ok()) return fits;
   return std::unique_ptr<Engine>(new Engine(std::move(parts)));
 }
 

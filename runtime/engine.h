@@ -5,7 +5,7 @@
 // values.
 //
 //   EngineOptions options;
-//   options.model_path = "models/tolstoy-llama";      // or a .gguf file
+//   options.model_path = "models/tolstoy-llama";   // or a .gguf or .nib file
 //   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(options);
 //   if (!engine.ok()) return engine.status();
 //
@@ -43,42 +43,16 @@
 #include "kernels/thread_pool.h"
 #include "models/decoder.h"
 #include "models/decoder_config.h"
+#include "runtime/engine_options.h"  // IWYU pragma: export
 #include "runtime/kv_cache.h"
 #include "runtime/sequence.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nibble {
-
-// Called with the work done and the work in all, in matrices or tokens.
-using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
-
-struct EngineOptions {
-  // A Hugging Face folder, a .gguf file, or a llama2.c .bin file.
-  std::string model_path;
-  // What weights are held in: kF32 or kBF16. Not given: kBF16.
-  std::optional<DType> weights;
-  // What products are computed in. kBF16 needs bf16 weights.
-  Activations activations = Activations::kF32;
-  // What keys and values are held in: kF32 or kBF16, which takes half the
-  // memory and rounds each to 8 bits of precision.
-  DType kv_cache = DType::kF32;
-  // 0: as many as the machine grants (AvailableCores()).
-  int threads = 0;
-  // Most tokens of a sequence. 0: the model's own limit. More than that limit
-  // is an error, except where the positions have no limit: ALiBi, and dynamic
-  // rope scaling (which has none by itself either).
-  int64_t context = 0;
-  // Most bytes that weights, keys and values may take together. 0: what the
-  // machine and the process's cgroup have free when the model is opened.
-  int64_t memory_limit = 0;
-  // Tokens per prefill step; 0: kDefaultPrefillChunk.
-  int64_t prefill_chunk = 0;
-  // Called while weights are read, on the calling thread.
-  ProgressCallback load_progress;
-};
 
 // Where longer chunks stop to pay: 1024 tokens of the bundled model on two
 // threads of an AMD EPYC take 103 ms of processor time per thread in chunks of
@@ -101,12 +75,19 @@ struct PrefillOptions {
 
 class Engine {
  public:
-  // Reads the checkpoint, packs its weights, reads its tokenizer. Errors name
-  // the file and what to do; ResourceExhausted when memory lacks for the
-  // weights, or for the keys and values of the `options.context` tokens that
-  // were asked for.
+  // Reads the checkpoint, packs its weights or maps packed ones, reads its
+  // tokenizer. Errors name the file and what to do; ResourceExhausted when
+  // memory lacks for the weights, or for the keys and values of the
+  // `options.context` tokens that were asked for.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(
       const EngineOptions& options);
+
+  // An engine around a decoder that is there already. options.model_path is
+  // what path() says; options.weights, activations and load_progress do not
+  // matter. `tokenizer` may be null.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options, std::unique_ptr<Decoder> decoder,
+      std::unique_ptr<Tokenizer> tokenizer);
 
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -121,7 +102,12 @@ class Engine {
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   // Tokens that end a text: the checkpoint's, else the tokenizer's.
   absl::Span<const int32_t> eos_ids() const { return eos_ids_; }
-  DType weights() const { return weights_; }
+  const Decoder& decoder() const { return *decoder_; }
+  // The format of the layers' matrices.
+  WeightFormat weights() const {
+    return decoder_->weights().layers[0].up.matrix.format();
+  }
+  int64_t prefill_chunk() const { return prefill_chunk_; }
   // Bytes of packed weights: what a decode step reads.
   size_t weight_bytes() const { return decoder_->weight_bytes(); }
   const KvBlockPool& kv_pool() const { return kv_pool_; }
@@ -160,6 +146,8 @@ class Engine {
  private:
   struct Parts;
   explicit Engine(Parts parts);
+  static absl::StatusOr<std::unique_ptr<Engine>> Finish(
+      const EngineOptions& options, Parts parts);
 
   absl::Status CheckTokens(const Sequence& sequence,
                            absl::Span<const int32_t> tokens) const;
@@ -174,7 +162,6 @@ class Engine {
   std::string path_;
   int64_t context_;
   int64_t prefill_chunk_;
-  DType weights_;
   std::vector<int32_t> eos_ids_;
   absl::Duration load_time_;
   std::unique_ptr<ThreadPool> pool_;

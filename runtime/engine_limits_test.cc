@@ -13,6 +13,7 @@
 #include "models/decoder_config.h"
 #include "runtime/engine.h"
 #include "runtime/kv_cache.h"
+#include "tensor/packed_layout.h"
 #include "testing/matchers.h"
 #include "testing/tiny_model.h"
 
@@ -130,7 +131,7 @@ TEST_F(EngineLimitsTest, RejectsOptionsOutOfRange) {
     change(options);
     return Engine::Open(options).status();
   };
-  EXPECT_THAT(error_of([](auto& o) { o.weights = DType::kI8; }),
+  EXPECT_THAT(error_of([](auto& o) { o.weights = WeightFormat::kInt8; }),
               StatusIs(kInvalid, HasSubstr("weights")));
   EXPECT_THAT(error_of([](auto& o) { o.kv_cache = DType::kF16; }),
               StatusIs(kInvalid, HasSubstr("kv_cache")));
@@ -143,7 +144,7 @@ TEST_F(EngineLimitsTest, RejectsOptionsOutOfRange) {
   EXPECT_THAT(error_of([](auto& o) { o.memory_limit = -1; }),
               StatusIs(kInvalid, HasSubstr("memory_limit")));
   EXPECT_THAT(error_of([](auto& o) {
-                o.weights = DType::kF32;
+                o.weights = WeightFormat::kF32;
                 o.activations = Activations::kBF16;
               }),
               StatusIs(kInvalid, HasSubstr("activations")));
@@ -181,7 +182,7 @@ TEST_F(EngineLimitsTest, CacheLargerThanTheMachineIsAnErrorThatSaysSo) {
 
 TEST_F(EngineLimitsTest, WeightsAboveTheMemoryLimitAreAnErrorThatSaysSo) {
   EngineOptions options = Options(*folder_);
-  options.weights = DType::kF32;
+  options.weights = WeightFormat::kF32;
   options.memory_limit = 20000;
   EXPECT_THAT(Engine::Open(options),
               StatusIs(absl::StatusCode::kResourceExhausted,

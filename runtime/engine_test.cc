@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tensor/packed_layout.h"
 #include "testing/matchers.h"
 #include "testing/tiny_model.h"
 
@@ -102,7 +103,7 @@ TEST_F(EngineTest, TellsWhatWasOpened) {
   EXPECT_EQ(engine_->path(), *folder_);
   EXPECT_EQ(engine_->vocabulary(), kVocabulary);
   EXPECT_EQ(engine_->context(), engine_->config().max_positions);
-  EXPECT_EQ(engine_->weights(), DType::kBF16);
+  EXPECT_EQ(engine_->weights(), WeightFormat::kBF16);
   EXPECT_EQ(engine_->tokenizer(), nullptr);
   EXPECT_EQ(engine_->pool().threads(), 1);
   EXPECT_GT(engine_->weight_bytes(), 0u);
@@ -110,7 +111,7 @@ TEST_F(EngineTest, TellsWhatWasOpened) {
 }
 
 struct Setting {
-  DType weights;
+  WeightFormat weights;
   DType kv_cache;
 };
 
@@ -147,12 +148,12 @@ TEST_P(EngineEqualityTest, ChunksThreadsAndSingleTokensGiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, EngineEqualityTest,
-                         ::testing::Values(Setting{DType::kF32, DType::kF32},
-                                           Setting{DType::kF32, DType::kBF16},
-                                           Setting{DType::kBF16, DType::kF32},
-                                           Setting{DType::kBF16,
-                                                   DType::kBF16}));
+INSTANTIATE_TEST_SUITE_P(
+    Dtypes, EngineEqualityTest,
+    ::testing::Values(Setting{WeightFormat::kF32, DType::kF32},
+                      Setting{WeightFormat::kF32, DType::kBF16},
+                      Setting{WeightFormat::kBF16, DType::kF32},
+                      Setting{WeightFormat::kBF16, DType::kBF16}));
 
 TEST_F(EngineTest, Bf16CacheRoundsKeysAndValues) {
   EngineOptions options = Options(*folder_);

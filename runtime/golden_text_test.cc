@@ -20,6 +20,7 @@
 #include "runtime/score.h"
 #include "runtime/text_generator.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 #include "testing/matchers.h"
 #include "testing/shared_data.h"
 #include "tokenizer/tokenizer.h"
@@ -42,7 +43,7 @@ Json ReadJson(const std::string& path) {
 EngineOptions Float32(const std::string& path) {
   EngineOptions options;
   options.model_path = path;
-  options.weights = DType::kF32;
+  options.weights = WeightFormat::kF32;
   options.kv_cache = DType::kF32;
   return options;
 }
@@ -89,7 +90,7 @@ TEST(BundledModelTest, GreedyIdsAndTextEqualTransformersInFloat32) {
 // The weights are stored in bf16, so holding them so loses nothing.
 TEST(BundledModelTest, GreedyIdsAndTextEqualTransformersWithBf16Weights) {
   EngineOptions options = Float32(BundledModel());
-  options.weights = DType::kBF16;
+  options.weights = WeightFormat::kBF16;
   ExpectGoldenPrompts(options);
 }
 

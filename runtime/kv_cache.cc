@@ -5,14 +5,18 @@
 
 #include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/attention/kv_view.h"
 
 namespace nibble {
 
 int64_t KvLayout::page_bytes() const {
   constexpr int64_t kAlignment = AlignedBuffer::kAlignment;
-  const int64_t bytes =
-      kv_heads * kPageTokens * head_dim * DTypeBlockBytes(dtype);
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  KvView page;
+  page.dtype = dtype;
+  page.kv_heads = kv_heads;
+  page.head_dim = head_dim;
+  page.page_tokens = kPageTokens;
+  return (KvPageBytes(page) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 int64_t KvLayout::BytesFor(int64_t tokens) const {
@@ -34,7 +38,8 @@ KvLayout MakeKvLayout(const DecoderConfig& config, DType dtype) {
 
 KvBlockPool::KvBlockPool(const KvLayout& layout, int64_t max_bytes)
     : layout_(layout), max_bytes_(max_bytes) {
-  CHECK(layout.dtype == DType::kF32 || layout.dtype == DType::kBF16);
+  CHECK(layout.dtype == DType::kF32 || layout.dtype == DType::kBF16 ||
+        layout.dtype == DType::kI8);
   CHECK_GT(layout.layers, 0);
   CHECK_GT(layout.kv_heads, 0);
   CHECK_GT(layout.head_dim, 0);
@@ -60,7 +65,7 @@ absl::StatusOr<KvBlockPool::BlockId> KvBlockPool::Allocate() {
         "the KV cache is full: ", bytes_allocated(), " of ", max_bytes_,
         " bytes hold ", blocks_in_use() * kPageTokens,
         " tokens; use a shorter context or fewer sequences, or hold keys and "
-        "values in bf16"));
+        "values in fewer bits"));
   }
   Block block;
   block.memory = AlignedBuffer(static_cast<size_t>(layout_.block_bytes()));

@@ -13,8 +13,8 @@
 //
 //   layer 0 keys | layer 0 values | layer 1 keys | layer 1 values | ...
 //
-// each part a page [kv_heads, kPageTokens, head_dim] of the dtype, as
-// kernels/attention/kv_view.h describes it, starting at a multiple of 64 bytes.
+// each part a page of kPageTokens tokens, as kernels/attention/kv_view.h
+// describes it, starting at a multiple of 64 bytes.
 //
 // Blocks are counted references, so that a beam and its parent share the text
 // that they have in common (sequence.h copies a shared block before writing).
@@ -39,7 +39,7 @@ namespace nibble {
 inline constexpr int64_t kPageTokens = 64;
 
 struct KvLayout {
-  DType dtype = DType::kF32;  // kF32 or kBF16
+  DType dtype = DType::kF32;  // kF32, kBF16 or kI8
   int64_t layers = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
@@ -57,7 +57,8 @@ class KvBlockPool {
  public:
   using BlockId = int32_t;
 
-  // REQUIRES: the layout's dtype is kF32 or kBF16 and its sizes are positive.
+  // REQUIRES: the layout's dtype is kF32, kBF16 or kI8 and its sizes are
+  // positive.
   KvBlockPool(const KvLayout& layout, int64_t max_bytes);
 
   KvBlockPool(const KvBlockPool&) = delete;

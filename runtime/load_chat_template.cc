@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -11,9 +12,11 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "nlohmann/json.hpp"
 #include "runtime/chat_template.h"
 #include "tensor/io/gguf.h"
+#include "tensor/io/packed_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nibble {
@@ -77,6 +80,20 @@ std::optional<std::string> TemplateOf(const Json& config) {
   return std::nullopt;
 }
 
+// The template of a tokenizer_config.json called `name`; nullopt without one.
+absl::StatusOr<std::optional<Source>> FindInConfig(absl::string_view text,
+                                                   const std::string& name) {
+  const Json config = Json::parse(text, /*cb=*/nullptr,
+                                  /*allow_exceptions=*/false);
+  if (!config.is_object()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": not a JSON object"));
+  }
+  std::optional<std::string> found = TemplateOf(config);
+  if (!found.has_value()) return std::nullopt;
+  return Source{*std::move(found), name};
+}
+
 absl::StatusOr<Source> FindInFolder(const std::string& folder) {
   const std::string jinja = folder + "/chat_template.jinja";
   absl::StatusOr<std::optional<std::string>> text =
@@ -88,30 +105,54 @@ absl::StatusOr<Source> FindInFolder(const std::string& folder) {
   text = ReadFile(config_path, kMaxConfigBytes);
   if (!text.ok()) return text.status();
   if (!text->has_value()) return NoTemplate(folder);
-  const Json config = Json::parse(**text, /*cb=*/nullptr,
-                                  /*allow_exceptions=*/false);
-  if (!config.is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(config_path, ": not a JSON object"));
-  }
-  std::optional<std::string> found = TemplateOf(config);
-  if (!found.has_value()) return NoTemplate(folder);
-  return Source{*std::move(found), config_path};
+  absl::StatusOr<std::optional<Source>> found =
+      FindInConfig(**text, config_path);
+  if (!found.ok()) return found.status();
+  if (!found->has_value()) return NoTemplate(folder);
+  return **std::move(found);
 }
 
-absl::StatusOr<Source> FindInGguf(const std::string& path) {
-  absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
-  if (!file.ok()) return file.status();
-  if (!(*file)->HasKey(kGgufKey)) return NoTemplate(path);
-  absl::StatusOr<std::string> text = (*file)->GetString(kGgufKey);
+absl::StatusOr<Source> FindInGguf(const GgufFile& file,
+                                  const std::string& path) {
+  if (!file.HasKey(kGgufKey)) return NoTemplate(path);
+  absl::StatusOr<std::string> text = file.GetString(kGgufKey);
   if (!text.ok()) return text.status();
   return Source{*std::move(text), path};
 }
 
-bool IsGguf(const std::string& path) {
-  char magic[4] = {};
-  std::ifstream(path, std::ios::binary).read(magic, sizeof(magic));
-  return absl::string_view(magic, sizeof(magic)) == "GGUF";
+// Among the embedded files, by the same names as in a folder.
+absl::StatusOr<Source> FindInPacked(const PackedFile& file) {
+  const std::string& path = file.path();
+  const auto jinja = file.FindFile("chat_template.jinja");
+  if (jinja.ok()) {
+    if (jinja->size() > kMaxChatTemplateBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, "/chat_template.jinja: ", jinja->size(),
+                       " bytes; the limit is ", kMaxChatTemplateBytes));
+    }
+    return Source{std::string(*jinja), path + "/chat_template.jinja"};
+  }
+  const auto config = file.FindFile("tokenizer_config.json");
+  if (config.ok()) {
+    absl::StatusOr<std::optional<Source>> found =
+        FindInConfig(*config, path + "/tokenizer_config.json");
+    if (!found.ok()) return found.status();
+    if (found->has_value()) return **std::move(found);
+  }
+  const auto metadata = file.FindFile("metadata.gguf");
+  if (!metadata.ok()) return NoTemplate(path);
+  const absl::StatusOr<std::unique_ptr<GgufFile>> gguf = GgufFile::Parse(
+      path + "/metadata.gguf",
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(metadata->data()),
+                          metadata->size()));
+  if (!gguf.ok()) return gguf.status();
+  return FindInGguf(**gguf, path);
+}
+
+std::string MagicOf(const std::string& path) {
+  std::string magic(4, '\0');
+  std::ifstream(path, std::ios::binary).read(magic.data(), 4);
+  return magic;
 }
 
 absl::StatusOr<Source> FindTemplate(const std::string& path) {
@@ -119,7 +160,18 @@ absl::StatusOr<Source> FindTemplate(const std::string& path) {
   if (stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
     return FindInFolder(path);
   }
-  if (IsGguf(path)) return FindInGguf(path);
+  const std::string magic = MagicOf(path);
+  if (magic == "GGUF") {
+    absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
+    if (!file.ok()) return file.status();
+    return FindInGguf(**file, path);
+  }
+  if (magic == "NIBB") {
+    absl::StatusOr<std::shared_ptr<const PackedFile>> file =
+        PackedFile::Open(path);
+    if (!file.ok()) return file.status();
+    return FindInPacked(**file);
+  }
   return NoTemplate(path);
 }
 

@@ -1,16 +1,19 @@
 #include "runtime/load_tokenizer.h"
 
-#include <array>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "runtime/gguf_vocabulary.h"
 #include "tensor/io/gguf.h"
+#include "tensor/io/packed_file.h"
 
 namespace nibble {
 namespace {
@@ -28,11 +31,11 @@ bool IsFolder(const fs::path& path) {
   return fs::is_directory(path, error);
 }
 
-bool IsGguf(const std::string& path) {
-  std::array<char, 4> magic = {};
-  std::ifstream file(path, std::ios::binary);
-  return file.read(magic.data(), magic.size()) &&
-         absl::string_view(magic.data(), magic.size()) == "GGUF";
+// The first four bytes; zeros where the file has fewer.
+std::string MagicOf(const std::string& path) {
+  std::string magic(4, '\0');
+  std::ifstream(path, std::ios::binary).read(magic.data(), 4);
+  return magic;
 }
 
 bool FolderHasTokenizer(const fs::path& folder) {
@@ -50,6 +53,44 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenGguf(const std::string& path) {
   absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
   if (!file.ok()) return file.status();
   return LoadFromGguf(**file);
+}
+
+// The tokenizer among a packed file's embedded files; NotFound without one.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadFromPacked(
+    const PackedFile& file) {
+  const auto find =
+      [&file](absl::string_view name) -> std::optional<absl::string_view> {
+    const absl::StatusOr<absl::string_view> bytes = file.FindFile(name);
+    if (!bytes.ok()) return std::nullopt;
+    return *bytes;
+  };
+  if (const auto metadata = find("metadata.gguf")) {
+    const std::string name = file.path() + "/metadata.gguf";
+    absl::StatusOr<std::unique_ptr<GgufFile>> gguf = GgufFile::Parse(
+        name, absl::MakeConstSpan(
+                  reinterpret_cast<const std::byte*>(metadata->data()),
+                  metadata->size()));
+    if (!gguf.ok()) return gguf.status();
+    return LoadFromGguf(**gguf);
+  }
+  TokenizerFiles files;
+  files.source = file.path();
+  files.tokenizer_json = find("tokenizer.json");
+  files.tokenizer_model = find("tokenizer.model");
+  files.tokenizer_config_json = find("tokenizer_config.json");
+  files.tokenizer_bin = find("tokenizer.bin");
+  if (!files.tokenizer_json && !files.tokenizer_model && !files.tokenizer_bin) {
+    return absl::NotFoundError(
+        absl::StrCat(file.path(), ": there is no tokenizer in it"));
+  }
+  return MakeTokenizer(files);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenPacked(const std::string& path) {
+  absl::StatusOr<std::shared_ptr<const PackedFile>> file =
+      PackedFile::Open(path);
+  if (!file.ok()) return file.status();
+  return LoadFromPacked(**file);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadBesideLlama2c(
@@ -76,7 +117,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
     }
     return LoadTokenizerFolder(path);
   }
-  if (IsGguf(path)) return OpenGguf(path);
+  const std::string magic = MagicOf(path);
+  if (magic == "GGUF") return OpenGguf(path);
+  if (magic == "NIBB") return OpenPacked(path);
   if (absl::EndsWithIgnoreCase(path, ".json")) return LoadTokenizerJson(path);
   return LoadSentencePieceModel(path);
 }
@@ -84,10 +127,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
     const Checkpoint& checkpoint) {
   if (checkpoint.format == "llama2.c") return LoadBesideLlama2c(checkpoint);
-  if (checkpoint.format == "gguf") {
-    const auto* file = dynamic_cast<const GgufFile*>(checkpoint.tensors.get());
+  if (checkpoint.packed != nullptr || checkpoint.gguf != nullptr) {
     absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
-        file != nullptr ? LoadFromGguf(*file) : OpenGguf(checkpoint.path);
+        checkpoint.packed != nullptr ? LoadFromPacked(*checkpoint.packed)
+                                     : LoadFromGguf(*checkpoint.gguf);
     if (absl::IsNotFound(tokenizer.status())) return nullptr;
     return tokenizer;
   }

@@ -16,7 +16,7 @@
 
 namespace nibble {
 
-// `path` is a Hugging Face folder, a GGUF file (recognised by its magic), a
+// `path` is a Hugging Face folder, a GGUF or .nib file (by their magic), a
 // tokenizer.json (by its ending .json), or a SentencePiece tokenizer.model.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
     const std::string& path);

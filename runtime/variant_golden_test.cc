@@ -16,6 +16,7 @@
 #include "tensor/dtype.h"
 #include "tensor/io/safetensors.h"
 #include "tensor/io/tensor_source.h"
+#include "tensor/packed_layout.h"
 #include "tensor/view.h"
 #include "testing/matchers.h"
 #include "testing/shared_data.h"
@@ -39,7 +40,7 @@ class VariantTest : public ::testing::TestWithParam<const char*> {
     const std::string folder = config->substr(0, config->rfind('/'));
     EngineOptions options;
     options.model_path = folder;
-    options.weights = DType::kF32;
+    options.weights = WeightFormat::kF32;
     options.prefill_chunk = 32;
     options.threads = 1;
     NIBBLE_ASSERT_OK_AND_ASSIGN(engine_, Engine::Open(options));

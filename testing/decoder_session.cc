@@ -10,14 +10,14 @@
 #include "models/checkpoint.h"
 #include "models/decoder.h"
 #include "models/registry.h"
-#include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble::testing {
 
 std::unique_ptr<Decoder> LoadF32Decoder(const Checkpoint& checkpoint,
                                         ThreadPool& pool) {
   DecoderOptions options;
-  options.weights = DType::kF32;
+  options.weights = WeightFormat::kF32;
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =
       Decoder::Load(checkpoint, options, pool);
   CHECK(decoder.ok()) << decoder.status();

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,29 +16,27 @@
 #include "apps/common/app.h"
 #include "apps/common/model_flag.h"
 #include "apps/common/progress_bar.h"
+#include "apps/common/weight_flags.h"
 #include "kernels/cpu.h"
 #include "kernels/matmul/matmul.h"
+#include "models/checkpoint.h"
+#include "models/registry.h"
 #include "runtime/engine.h"
 #include "tensor/dtype.h"
+#include "tensor/packed_layout.h"
 
 ABSL_FLAG(std::optional<int64_t>, threads, std::nullopt,
           "threads to compute with; without it, as many as the machine grants "
           "(affinity mask and cgroup quota)");
 ABSL_FLAG(std::string, isa, "best",
-          "instruction set to stay within: best, scalar, avx2, avx512, "
-          "avx512_vnni, amx or emulated_amx");
-ABSL_FLAG(std::string, weights, "auto",
-          "what a float checkpoint is held in: auto (bf16), bf16 or f32");
-ABSL_FLAG(std::optional<int64_t>, group_size, std::nullopt,
-          "weights per scale of int8 and int4 weights, which this version does "
-          "not have yet");
-ABSL_FLAG(std::optional<bool>, symmetric, std::nullopt,
-          "int8 and int4 weights without zero points, which this version does "
-          "not have yet");
-ABSL_FLAG(std::string, activations, "f32",
-          "what matrix products compute in: f32, or bf16 with bf16 weights");
-ABSL_FLAG(std::string, kv_cache, "f32",
-          "what keys and values are held in: f32 or bf16");
+          "instruction set to stay within: best, scalar, avx2, avx_vnni, "
+          "avx512, avx512_vnni, amx or emulated_amx");
+ABSL_FLAG(std::string, activations, "auto",
+          "what matrix products compute in: auto (int8 with int8 and int4 "
+          "weights, else f32), int8, bf16 or f32");
+ABSL_FLAG(std::string, kv_cache, "auto",
+          "what keys and values are held in: auto (int8 with int8 and int4 "
+          "weights, else f32), int8, bf16 or f32");
 
 namespace nibble {
 namespace {
@@ -45,13 +44,6 @@ namespace {
 // More threads than any machine that the engine was made for has cores; it
 // keeps a slip of the finger from starting a million of them.
 constexpr int64_t kMaxThreads = 4096;
-
-absl::Status NotYet(absl::string_view flag, absl::string_view value,
-                    absl::string_view instead) {
-  return absl::UnimplementedError(
-      absl::StrCat("--", flag, "=", value,
-                   ": not supported by this version yet; use ", instead));
-}
 
 absl::Status ReadThreads(EngineOptions* options) {
   const std::optional<int64_t> threads = absl::GetFlag(FLAGS_threads);
@@ -64,42 +56,30 @@ absl::Status ReadThreads(EngineOptions* options) {
   return absl::OkStatus();
 }
 
-absl::Status ReadWeights(EngineOptions* options) {
-  const std::string weights = absl::GetFlag(FLAGS_weights);
-  if (weights == "f32") {
-    options->weights = DType::kF32;
-  } else if (weights == "bf16") {
-    options->weights = DType::kBF16;
-  } else if (weights == "int8" || weights == "int4") {
-    return NotYet("weights", weights, "auto, bf16 or f32");
-  } else if (weights != "auto") {
-    return FlagError("weights", weights, "must be auto, bf16 or f32");
-  }
-  // Both belong to weights of few bits.
-  if (const auto size = absl::GetFlag(FLAGS_group_size); size.has_value()) {
-    return NotYet("group_size", absl::StrCat(*size), "--weights alone");
-  }
-  if (const auto value = absl::GetFlag(FLAGS_symmetric); value.has_value()) {
-    return NotYet("symmetric", *value ? "true" : "false", "--weights alone");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadActivations(EngineOptions* options) {
+absl::Status ReadActivations(const WeightFlags& weights,
+                             EngineOptions* options) {
   const std::string activations = absl::GetFlag(FLAGS_activations);
   if (activations == "f32") {
     options->activations = Activations::kF32;
   } else if (activations == "bf16") {
     options->activations = Activations::kBF16;
-    if (options->weights == DType::kF32) {
+    if (weights.format == WeightFormat::kF32) {
       return FlagError("activations", "bf16",
-                       "contradicts --weights=f32: products in bf16 need bf16 "
-                       "weights");
+                       "contradicts --weights=f32: products in bf16 need "
+                       "weights in bf16, int8 or int4");
     }
   } else if (activations == "int8") {
-    return NotYet("activations", activations, "f32 or bf16");
-  } else {
-    return FlagError("activations", activations, "must be f32 or bf16");
+    options->activations = Activations::kInt8;
+    if (weights.format.has_value() && !weights.quantizes()) {
+      return FlagError(
+          "activations", "int8",
+          absl::StrCat(
+              "contradicts --weights=", WeightFormatName(*weights.format),
+              ": products in int8 need weights in int8 or int4"));
+    }
+  } else if (activations != "auto") {
+    return FlagError("activations", activations,
+                     "must be auto, int8, bf16 or f32");
   }
   return absl::OkStatus();
 }
@@ -111,12 +91,45 @@ absl::Status ReadKvCache(EngineOptions* options) {
   } else if (kv_cache == "bf16") {
     options->kv_cache = DType::kBF16;
   } else if (kv_cache == "int8") {
-    return NotYet("kv_cache", kv_cache, "f32 or bf16");
-  } else {
-    return FlagError("kv_cache", kv_cache, "must be f32 or bf16");
+    options->kv_cache = DType::kI8;
+  } else if (kv_cache != "auto") {
+    return FlagError("kv_cache", kv_cache, "must be auto, int8, bf16 or f32");
   }
   return absl::OkStatus();
 }
+
+// Whether `path` is a packed model, by its first bytes.
+bool IsPackedModel(const std::string& path) {
+  std::string magic(4, '\0');
+  std::ifstream(path, std::ios::binary).read(magic.data(), 4);
+  return magic == "NIBB";
+}
+
+// What the engine is to open for --model, given --weights.
+absl::StatusOr<std::string> PathWithWeights(const std::string& path,
+                                            const WeightFlags& weights) {
+  if (IsPackedModel(path)) {
+    const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(path);
+    if (!checkpoint.ok()) return checkpoint.status();
+    const absl::Status fits = CheckPackedWeights(weights, *checkpoint);
+    if (!fits.ok()) return fits;
+    return path;
+  }
+  if (weights.quantizes()) {
+    return absl::UnimplementedError(absl::StrCat(
+        path, ": has float weights; make a packed model of it first"));
+  }
+  for (const bool given :
+       {weights.group_size.has_value(), weights.symmetric.has_value()}) {
+    if (!given) continue;
+    return absl::InvalidArgumentError(
+        "--group_size and --symmetric need --weights=int4 or int8, or a "
+        "packed model");
+  }
+  return path;
+}
+
+}  // namespace
 
 absl::Status ApplyIsaFlag() {
   const std::string name = absl::GetFlag(FLAGS_isa);
@@ -126,13 +139,13 @@ absl::Status ApplyIsaFlag() {
   return FlagError("isa", name, status.message());
 }
 
-}  // namespace
-
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
   EngineOptions options;
+  const absl::StatusOr<WeightFlags> weights = WeightsFromFlags();
+  if (!weights.ok()) return weights.status();
+  options.weights = weights->format;
   absl::Status status = ReadThreads(&options);
-  if (status.ok()) status = ReadWeights(&options);
-  if (status.ok()) status = ReadActivations(&options);
+  if (status.ok()) status = ReadActivations(*weights, &options);
   if (status.ok()) status = ReadKvCache(&options);
   if (!status.ok()) return status;
   return options;
@@ -144,6 +157,10 @@ absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags() {
   absl::Status status = ApplyIsaFlag();
   if (!status.ok()) return status;
   absl::StatusOr<std::string> path = ModelPathFromFlag();
+  if (!path.ok()) return path.status();
+  const absl::StatusOr<WeightFlags> weights = WeightsFromFlags();
+  if (!weights.ok()) return weights.status();
+  path = PathWithWeights(*path, *weights);
   if (!path.ok()) return path.status();
   options->model_path = *std::move(path);
   ProgressBar bar("loading", stderr);

@@ -1,5 +1,5 @@
-// The flags by which programs open an engine: --threads, --isa, --weights,
-// --group_size, --symmetric, --activations, --kv_cache; and --model.
+// The flags by which programs open an engine: --threads, --isa, --activations,
+// --kv_cache; those of weight_flags.h; and --model.
 //
 //   absl::StatusOr<std::unique_ptr<Engine>> engine = OpenEngineFromFlags();
 #ifndef NIBBLE_APPS_COMMON_ENGINE_FLAGS_H_
@@ -13,13 +13,17 @@
 
 namespace nibble {
 
+// Limits dispatch to --isa (process-wide).
+absl::Status ApplyIsaFlag();
+
 // The options as the flags give them, without a model path. Errors name the
-// flag: values that mean nothing, values that this version does not support
-// yet, and values that contradict each other.
+// flag: values that mean nothing, and values that contradict each other.
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 
-// Limits dispatch to --isa (process-wide) and opens --model, with a progress
-// bar on a terminal.
+// Limits dispatch to --isa and opens --model, with a progress bar on a
+// terminal.
+// --weights=int4 and int8 quantize a float checkpoint first, unless the user's
+// cache has it already.
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags();
 
 }  // namespace nibble

@@ -163,20 +163,30 @@ void ApplyRope(RopeStyle style, absl::Span<const float> cos,
   }
 }
 
+void ApplyRopeHeads(RopeStyle style, absl::Span<const float> cos,
+                    absl::Span<const float> sin, absl::Span<float> heads,
+                    int64_t head_dim) {
+  if (style == RopeStyle::kNone) return;
+  DCHECK_EQ(cos.size(), sin.size());
+  const int64_t pairs = static_cast<int64_t>(cos.size());
+  const RopeKernels& kernels = SelectKernels(RopeKernelTable());
+  const auto rotate =
+      style == RopeStyle::kHalf ? kernels.half : kernels.interleaved;
+  float* const end = heads.data() + heads.size();
+  for (float* head = heads.data(); head != end; head += head_dim) {
+    rotate(cos.data(), sin.data(), pairs, head);
+  }
+}
+
 void ApplyRopeRows(RopeStyle style, MatrixView<const float> cos,
                    MatrixView<const float> sin, MatrixView<float> x,
                    int64_t head_dim, ThreadPool& pool) {
   if (style == RopeStyle::kNone) return;
   CHECK(cos.rows == x.rows && sin.rows == x.rows && cos.cols == sin.cols);
   CHECK(head_dim >= 2 * cos.cols && x.cols % head_dim == 0);
-  const RopeKernels& kernels = SelectKernels(RopeKernelTable());
-  const auto rotate =
-      style == RopeStyle::kHalf ? kernels.half : kernels.interleaved;
   ForEachRow(x.rows, x.cols, pool, [&](int64_t row) {
-    float* const end = x.row(row) + x.cols;
-    for (float* head = x.row(row); head != end; head += head_dim) {
-      rotate(cos.row(row), sin.row(row), cos.cols, head);
-    }
+    ApplyRopeHeads(style, cos.row_span(row), sin.row_span(row), x.row_span(row),
+                   head_dim);
   });
 }
 

@@ -106,6 +106,13 @@ class RopeTable {
 void ApplyRope(RopeStyle style, absl::Span<const float> cos,
                absl::Span<const float> sin, float* head);
 
+// Rotates every head of one row in place.
+// heads: [heads * head_dim]. REQUIRES: cos and sin have one size, at most
+// head_dim / 2, and heads.size() is a multiple of head_dim.
+void ApplyRopeHeads(RopeStyle style, absl::Span<const float> cos,
+                    absl::Span<const float> sin, absl::Span<float> heads,
+                    int64_t head_dim);
+
 // Rotates every head of every row in place.
 // cos, sin: [tokens, rotary_dims / 2]; x: [tokens, heads * head_dim], any
 // stride. REQUIRES: x.cols is a multiple of head_dim, rotary_dims <= head_dim.
