@@ -7,12 +7,16 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tensor/io/test_files.h"
 
 namespace nibble {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::MakeTestFolder;
 using testing::ReadFile;
 using testing::WriteFile;
@@ -22,9 +26,24 @@ int CountFiles(const std::string& dir) {
   return static_cast<int>(std::distance(Iterator(dir), Iterator()));
 }
 
-TEST(AtomicFileTest, AppearsOnlyWhenCommitted) {
+absl::Span<const std::byte> Bytes(absl::string_view text) {
+  return absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()),
+                             text.size());
+}
+
+// With and without a name before Commit.
+class AtomicFileTest : public ::testing::TestWithParam<bool> {
+ protected:
+  static absl::StatusOr<AtomicFile> Create(const std::string& path) {
+    return GetParam() ? AtomicFile::CreateNamed(path)
+                      : AtomicFile::Create(path);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Named, AtomicFileTest, ::testing::Bool());
+
+TEST_P(AtomicFileTest, AppearsOnlyWhenCommitted) {
   const std::string dir = MakeTestFolder(), path = dir + "/a";
-  absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
+  absl::StatusOr<AtomicFile> file = Create(path);
   ASSERT_TRUE(file.ok()) << file.status();
   ASSERT_TRUE(file->Append("one ").ok());
   ASSERT_TRUE(file->Append("two").ok());
@@ -34,11 +53,11 @@ TEST(AtomicFileTest, AppearsOnlyWhenCommitted) {
   EXPECT_EQ(CountFiles(dir), 1);
 }
 
-TEST(AtomicFileTest, WithoutCommitTheOldFileStays) {
+TEST_P(AtomicFileTest, WithoutCommitTheOldFileStays) {
   const std::string dir = MakeTestFolder(), path = dir + "/a";
   WriteFile(path, "old");
   {
-    absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
+    absl::StatusOr<AtomicFile> file = Create(path);
     ASSERT_TRUE(file.ok()) << file.status();
     ASSERT_TRUE(file->Append("new").ok());
   }
@@ -46,10 +65,35 @@ TEST(AtomicFileTest, WithoutCommitTheOldFileStays) {
   EXPECT_EQ(CountFiles(dir), 1);
 }
 
-TEST(AtomicFileTest, TwoWritersDoNotMix) {
+TEST_P(AtomicFileTest, CommitReplacesTheOldFile) {
   const std::string dir = MakeTestFolder(), path = dir + "/a";
-  absl::StatusOr<AtomicFile> first = AtomicFile::Create(path);
-  absl::StatusOr<AtomicFile> second = AtomicFile::Create(path);
+  WriteFile(path, "old");
+  absl::StatusOr<AtomicFile> file = Create(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Append("new").ok());
+  EXPECT_EQ(ReadFile(path), "old");
+  ASSERT_TRUE(file->Commit().ok());
+  EXPECT_EQ(ReadFile(path), "new");
+  EXPECT_EQ(CountFiles(dir), 1);
+}
+
+TEST_P(AtomicFileTest, WritesAgainWhatItAppended) {
+  const std::string path = MakeTestFolder() + "/a";
+  absl::StatusOr<AtomicFile> file = Create(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_TRUE(file->Reserve(8).ok());
+  ASSERT_TRUE(file->Append("....").ok());
+  ASSERT_TRUE(file->WriteAt(1, Bytes("ab")).ok());
+  ASSERT_TRUE(file->Append("!").ok());
+  ASSERT_TRUE(file->Commit().ok());
+  // No longer than what was appended, whatever was reserved.
+  EXPECT_EQ(ReadFile(path), ".ab.!");
+}
+
+TEST_P(AtomicFileTest, TwoWritersDoNotMix) {
+  const std::string dir = MakeTestFolder(), path = dir + "/a";
+  absl::StatusOr<AtomicFile> first = Create(path);
+  absl::StatusOr<AtomicFile> second = Create(path);
   ASSERT_TRUE(first.ok() && second.ok());
   ASSERT_TRUE(first->Append("first").ok());
   ASSERT_TRUE(second->Append("second").ok());
@@ -59,9 +103,9 @@ TEST(AtomicFileTest, TwoWritersDoNotMix) {
   EXPECT_EQ(CountFiles(dir), 1);
 }
 
-TEST(AtomicFileTest, MovedFromFileRemovesNothing) {
+TEST_P(AtomicFileTest, MovedFromFileRemovesNothing) {
   const std::string dir = MakeTestFolder(), path = dir + "/a";
-  absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
+  absl::StatusOr<AtomicFile> file = Create(path);
   ASSERT_TRUE(file.ok()) << file.status();
   AtomicFile moved = *std::move(file);
   file = absl::CancelledError();  // Destroys the moved-from file.
@@ -70,7 +114,16 @@ TEST(AtomicFileTest, MovedFromFileRemovesNothing) {
   EXPECT_EQ(ReadFile(path), "text");
 }
 
-TEST(AtomicFileTest, RefusesFoldersAndDevices) {
+TEST(AtomicFileErrorTest, NamesThePathWhenThereIsNoRoom) {
+  const std::string path = MakeTestFolder() + "/a";
+  absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const absl::Status status = file->Reserve(uint64_t{1} << 55);
+  if (status.ok()) GTEST_SKIP() << "the file system cannot reserve room";
+  EXPECT_THAT(status.message(), HasSubstr(path));
+}
+
+TEST(AtomicFileErrorTest, RefusesFoldersAndDevices) {
   EXPECT_EQ(AtomicFile::Create(MakeTestFolder()).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(AtomicFile::Create("/dev/null").status().code(),

@@ -1,12 +1,17 @@
 // The files that the fuzz targets start from are sound, so that mutations of
 // them get past the first checks.
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tensor/io/gguf.h"
+#include "tensor/io/packed_file.h"
+#include "tensor/io/packed_test_files.h"
 #include "tensor/io/safetensors.h"
 #include "tensor/io/tensor_source.h"
+#include "tensor/io/test_files.h"
 #include "testing/shared_data.h"
 
 namespace nibble {
@@ -36,6 +41,24 @@ TEST(FuzzSeedsTest, SafetensorsSeedIsSound) {
   ASSERT_TRUE(source.ok()) << source.status();
   EXPECT_THAT((*source)->names(), ElementsAre("a", "b", "c"));
   ExpectAllFound(**source);
+}
+
+TEST(FuzzSeedsTest, PackedSeedIsSound) {
+  const auto file = PackedFile::Open(RunfilePath("tensor/io/fuzz_seed.nib"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_THAT((*file)->names(), ElementsAre("head", "norm", "qkv"));
+  EXPECT_TRUE((*file)->VerifyAll().ok()) << (*file)->VerifyAll();
+}
+
+// The data that the fuzz target puts behind a manifest.
+TEST(FuzzSeedsTest, ManifestSeedFitsTheFuzzTarget) {
+  std::ifstream file(RunfilePath("tensor/io/fuzz_seed_manifest.bin"),
+                     std::ios::binary);
+  const std::string manifest(std::istreambuf_iterator<char>(file), {});
+  const testing::AlignedBytes bytes(testing::NibBytes(
+      manifest, std::string(testing::kSmallNibDataBytes, '\0')));
+  const auto parsed = PackedFile::Parse("seed", bytes.span());
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
 }
 
 }  // namespace

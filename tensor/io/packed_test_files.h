@@ -7,6 +7,7 @@
 #ifndef NIBBLE_TENSOR_IO_PACKED_TEST_FILES_H_
 #define NIBBLE_TENSOR_IO_PACKED_TEST_FILES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -46,6 +47,8 @@ std::string WithHeader(std::string bytes,
 // A sound small file with an embedded file, a plain tensor, and matrices of
 // INT4 and bf16.
 std::string SmallNib();
+// Its bytes behind the first page.
+inline constexpr size_t kSmallNibDataBytes = 3 * kPackedAlignment + 128;
 
 // Bytes whose values are finite in any float type.
 std::string FiniteBytes(size_t count, uint32_t seed);
