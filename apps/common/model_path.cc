@@ -79,16 +79,26 @@ const char* NonEmptyVariable(const char* name) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ModelCacheFolder() {
+absl::StatusOr<std::string> UserCacheFolder() {
   if (const char* cache = NonEmptyVariable("XDG_CACHE_HOME")) {
-    return absl::StrCat(cache, "/nibble/models");
+    return absl::StrCat(cache, "/nibble");
   }
   if (const char* home = NonEmptyVariable("HOME")) {
-    return absl::StrCat(home, "/.cache/nibble/models");
+    return absl::StrCat(home, "/.cache/nibble");
   }
   return absl::NotFoundError(
-      "neither XDG_CACHE_HOME nor HOME is set, so there is no cache to look "
-      "in: name the model's path with --model=PATH");
+      "neither XDG_CACHE_HOME nor HOME is set, so there is no folder to cache "
+      "models in: set one of them");
+}
+
+absl::StatusOr<std::string> ModelCacheFolder() {
+  absl::StatusOr<std::string> folder = UserCacheFolder();
+  if (!folder.ok()) {
+    return absl::NotFoundError(
+        "neither XDG_CACHE_HOME nor HOME is set, so there is no cache to look "
+        "in: name the model's path with --model=PATH");
+  }
+  return absl::StrCat(*folder, "/models");
 }
 
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model) {

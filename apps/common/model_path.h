@@ -19,6 +19,10 @@ namespace nibble {
 // The errors say what to do.
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model);
 
+// ${XDG_CACHE_HOME:-~/.cache}/nibble, what the programs keep for the user;
+// NotFound where neither variable is set.
+absl::StatusOr<std::string> UserCacheFolder();
+
 // The folder that tools/fetch_model fills; NotFound where neither
 // XDG_CACHE_HOME nor HOME is set.
 absl::StatusOr<std::string> ModelCacheFolder();
