@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/log/check.h"
 #include "absl/types/span.h"
+#include "apps/benchmark/statistics.h"
 
 namespace nibble {
 namespace {
@@ -16,16 +18,20 @@ constexpr int64_t kMinReadBytes = int64_t{256} << 20;
 
 // How many multiplies all threads do in kMultiplySeconds.
 int64_t Calibrate(MultiplyKind kind, ThreadPool& pool) {
-  int64_t macs = 100'000;
-  for (;;) {
+  // The shortest of a few: a thread that had to wait for its core makes any
+  // amount of work look slow.
+  constexpr int kTries = 4;
+  for (int64_t macs = 100'000;; macs *= 4) {
     int64_t done = 0;
-    const double seconds = TimeMultiplies(kind, macs, pool, done);
+    double seconds = TimeMultiplies(kind, macs, pool, done);
+    for (int i = 1; i < kTries; ++i) {
+      seconds = std::min(seconds, TimeMultiplies(kind, macs, pool, done));
+    }
     // What was long enough to be timed is scaled to what is wanted.
     if (seconds > kMultiplySeconds / 4) {
       return static_cast<int64_t>(static_cast<double>(done) * kMultiplySeconds /
                                   seconds);
     }
-    macs *= 4;
   }
 }
 
@@ -36,6 +42,24 @@ int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes) {
       std::max(kMinReadBytes, 8 * LastLevelCacheBytes(system));
   const int64_t most = std::max<int64_t>(available_bytes / 4, 1 << 20);
   return std::min(wanted, most) / 64 * 64;
+}
+
+std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool) {
+  constexpr int kRuns = 5;
+  std::vector<MultiplyPeak> peaks;
+  for (const MultiplyKind kind :
+       {MultiplyKind::kInt8Dot, MultiplyKind::kBF16Dot, MultiplyKind::kF32}) {
+    if (!HasMultiply(kind)) continue;
+    const int64_t macs = Calibrate(kind, pool);
+    std::vector<double> rates;
+    for (int run = 0; run < kRuns; ++run) {
+      int64_t done = 0;
+      const double seconds = TimeMultiplies(kind, macs, pool, done);
+      rates.push_back(static_cast<double>(done) / seconds);
+    }
+    peaks.push_back({MultiplyName(kind), Summarize(rates).median});
+  }
+  return peaks;
 }
 
 LimitProbe::LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool)

@@ -11,7 +11,9 @@
 #define NIBBLE_APPS_BENCHMARK_LIMIT_PROBE_H_
 
 #include <cstdint>
+#include <vector>
 
+#include "apps/benchmark/report.h"
 #include "apps/benchmark/system_info.h"
 #include "kernels/machine_limits.h"
 #include "kernels/thread_pool.h"
@@ -23,6 +25,10 @@ namespace nibble {
 // again: eight times the last-level cache, at least 256 MiB; but at most a
 // quarter of the memory that is free.
 int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes);
+
+// What all threads do of each multiply instruction that the active ISA has: the
+// median of a few runs of two milliseconds each.
+std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool);
 
 class LimitProbe {
  public:
