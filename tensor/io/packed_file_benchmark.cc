@@ -23,7 +23,7 @@ namespace {
 
 constexpr size_t kPieceBytes = size_t{4} << 20;
 
-// The matrices of `layers` layers with the shapes of Llama 2 7B: 111 MB each.
+// The matrices of `layers` layers with the shapes of Llama 2 7B: 117 MB each.
 std::vector<PackedTensorPlan> Plan(int layers) {
   const auto int4 = [](int64_t outputs, int64_t inputs) {
     return *PackedLayout::Create(WeightFormat::kInt4, outputs, inputs, 32,

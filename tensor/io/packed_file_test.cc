@@ -199,6 +199,35 @@ TEST(PackedFileTest, BytesAreThoseOfTheDocument) {
   EXPECT_EQ(bytes.substr(4096), std::string("\0\0\x80\x3F", 4));
 }
 
+// {scales, zeros, codes, record, records, all}
+std::vector<int64_t> Sizes(const absl::StatusOr<PackedLayout>& layout) {
+  return {layout->zeros_offset(),
+          layout->codes_offset() - layout->zeros_offset(),
+          layout->record_bytes() - layout->codes_offset(),
+          layout->record_bytes(),
+          layout->records(),
+          layout->bytes()};
+}
+
+TEST(PackedFileTest, SizesAreThoseOfTheDocument) {
+  const auto layout = PackedLayout::Create;
+  constexpr auto kInt4 = WeightFormat::kInt4, kInt8 = WeightFormat::kInt8;
+  EXPECT_THAT(Sizes(layout(kInt4, 5632, 2048, 128, false, false)),
+              ElementsAre(1024, 256, 32768, 34048, 176, 5992448));
+  EXPECT_THAT(Sizes(layout(kInt4, 5632, 2048, 32, true, false)),
+              ElementsAre(4096, 0, 32768, 36864, 176, 6488064));
+  EXPECT_THAT(Sizes(layout(kInt4, 40, 200, 128, false, false)),
+              ElementsAre(128, 64, 3200, 3392, 2, 6784));
+  EXPECT_THAT(Sizes(layout(kInt4, 32, 64, 64, false, true)),
+              ElementsAre(128, 64, 1024, 1216, 1, 1216));
+  EXPECT_THAT(Sizes(layout(kInt8, 31, 10, 10, true, false)),
+              ElementsAre(64, 0, 384, 448, 1, 448));
+  EXPECT_THAT(Sizes(layout(WeightFormat::kBF16, 100, 65, 0, true, false)),
+              ElementsAre(0, 0, 2112, 2112, 7, 14784));
+  EXPECT_THAT(Sizes(layout(WeightFormat::kF32, 33, 7, 0, true, false)),
+              ElementsAre(0, 0, 448, 448, 3, 1344));
+}
+
 TEST(PackedFileTest, PiecesOfAnySizeMakeTheSameFile) {
   const std::string dir = MakeTestFolder();
   const std::vector<PackedTensorPlan> plan = {Plain("a", 2000), Plain("b", 3),
