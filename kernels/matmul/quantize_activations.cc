@@ -24,8 +24,8 @@ struct QuantizedRow {
   int64_t group_size;
   int8_t* values;  // blocks of 64, block_stride apart
   int64_t block_stride;
-  float* scales;  // [groups], scale_stride apart, as the sums are
-  int32_t* sums;
+  float* scales;  // [groups], scale_stride apart, as minus_sums are
+  int32_t* minus_sums;
   int64_t scale_stride;
 };
 
@@ -82,7 +82,7 @@ HWY_INLINE V RoundValues(const float* x, size_t count, float inverse, V sum,
 
 // Inputs [begin, end) of one row, a group. Returns its scale.
 HWY_INLINE float QuantizeGroup(const QuantizedRow& row, int64_t begin,
-                               int64_t end, int32_t* total) {
+                               int64_t end, int32_t* minus_sum) {
   constexpr float kSmallest = 0x1p-100f;
   constexpr int32_t kInfinityBits = 0x7F800000;
   const hn::ScalableTag<int32_t> di;
@@ -106,7 +106,7 @@ HWY_INLINE float QuantizeGroup(const QuantizedRow& row, int64_t begin,
     }
     k += count;
   }
-  *total = hn::ReduceSum(di, sum);
+  *minus_sum = -hn::ReduceSum(di, sum);
   if (!zero) return amax / 127.0f;
   return bits >= kInfinityBits ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
 }
@@ -116,7 +116,7 @@ void QuantizeRow(const QuantizedRow& row) {
     const int64_t begin = g * row.group_size;
     const int64_t end = std::min(row.inputs, begin + row.group_size);
     row.scales[g * row.scale_stride] =
-        QuantizeGroup(row, begin, end, &row.sums[g * row.scale_stride]);
+        QuantizeGroup(row, begin, end, &row.minus_sums[g * row.scale_stride]);
   }
   const int64_t in_block = row.inputs % kInt8BlockInputs;
   if (in_block == 0) return;
@@ -162,7 +162,7 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
   int8_t* const values = reinterpret_cast<int8_t*>(memory);
   std::byte* const after_values = memory + ValueBytes(x.rows, inputs);
   float* const scales = reinterpret_cast<float*>(after_values);
-  int32_t* const sums = reinterpret_cast<int32_t*>(
+  int32_t* const minus_sums = reinterpret_cast<int32_t*>(
       after_values + RoundUpToLine(x.rows * k_groups * 4));
   const auto quantize = [&](int64_t begin, int64_t end, int /*thread*/) {
     for (int64_t group = begin; group < end; ++group) {
@@ -176,7 +176,7 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
         row.values = values + (first * blocks + r) * kInt8BlockInputs;
         row.block_stride = rows * kInt8BlockInputs;
         row.scales = scales + first * k_groups + r;
-        row.sums = sums + first * k_groups + r;
+        row.minus_sums = minus_sums + first * k_groups + r;
         row.scale_stride = rows;
         HWY_DYNAMIC_DISPATCH(QuantizeRow)(row);
       }
@@ -187,7 +187,7 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
   } else {
     pool.ParallelFor(groups.count, quantize);
   }
-  return Panel{groups, memory, scales, sums};
+  return Panel{groups, memory, scales, minus_sums};
 }
 
 }  // namespace nibble

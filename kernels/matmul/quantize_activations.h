@@ -17,8 +17,8 @@
 
 namespace nibble {
 
-// Bytes of the panel of `rows` rows: values, scales and sums, each padded to
-// whole cache lines.
+// Bytes of the panel of `rows` rows: values, scales and minus sums, each padded
+// to whole cache lines.
 int64_t QuantizedPanelBytes(int64_t rows, int64_t inputs, int64_t group_size);
 
 // Quantizes x, in `groups` of rows, into `memory`, which the panel points to.

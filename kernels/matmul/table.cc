@@ -6,6 +6,8 @@
 #include "absl/log/check.h"
 #include "absl/types/span.h"
 #include "kernels/cpu.h"
+#include "kernels/matmul/amx_kernels.h"
+#include "kernels/matmul/int8_kernels_hwy.h"
 #include "kernels/matmul/kernels_hwy.h"
 #include "kernels/matmul/reference.h"
 
@@ -14,8 +16,8 @@ namespace nibble {
 absl::Span<const MatMulKernel> MatMulKernels() {
   static const auto& kernels = *[] {
     auto* all = new std::vector<MatMulKernel>;
-    for (const auto& part :
-         {ReferenceMatMulKernels(), HighwayMatMulKernels()}) {
+    for (const auto& part : {ReferenceMatMulKernels(), HighwayMatMulKernels(),
+                             Int8MatMulKernels(), AmxMatMulKernels()}) {
       all->insert(all->end(), part.begin(), part.end());
     }
     return all;
