@@ -29,6 +29,11 @@ namespace {
 
 // Rows of activations per group: those of a tile.
 constexpr int64_t kMaxRows = kTileMaxRows;
+// Fewer rows of int8 activations go to the instructions without tiles, which
+// give the same bits. Counted (docs/amx.md), tiles win from 4 rows on where the
+// weights are in a cache; where they come from memory, which up to 13 rows
+// takes longer than multiplying, decoding them first only adds to that.
+constexpr int64_t kMinRows = 9;
 // Records that share a block of activations while it is in L2. Their totals
 // take 256 KiB at 512 rows.
 constexpr int64_t kRecordsPerCall = 4;
@@ -37,7 +42,7 @@ constexpr int64_t kRecordsPerCall = 4;
 #define NIBBLE_AMX_INT8_ROW(name, weights, isa, tiles)                     \
   {                                                                        \
     name, weights, weights, DType::kI8, isa, 0, kMaxRows, kRecordsPerCall, \
-        &N_AVX3::MultiplyInt8<tiles>, &N_AVX3::Int8ScratchBytes            \
+        &N_AVX3::MultiplyInt8<tiles>, &N_AVX3::Int8ScratchBytes, kMinRows  \
   }
 #define NIBBLE_AMX_BF16_ROW(name, weights, isa, tiles)                  \
   {                                                                     \

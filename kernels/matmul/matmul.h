@@ -1,17 +1,22 @@
 // Products of activations with a weight matrix: y = x * W^T + bias.
 //
-//   absl::StatusOr<PackedMatrix> w = PackMatrix(view, WeightFormat::kBF16,
-//   pool); if (!w.ok()) return w.status(); MatMulOptions options; options.bias
-//   = bias.data(); MatMul(x, *w, options, y, pool);           // y: [rows,
-//   w->outputs()]
+//   absl::StatusOr<PackedMatrix> w =
+//       PackMatrix(view, WeightFormat::kBF16, pool);
+//   if (!w.ok()) return w.status();
+//   MatMulOptions options;
+//   options.bias = bias.data();
+//   MatMul(x, *w, options, y, pool);           // y: [rows, w->outputs()]
 //
 // Every output is summed in f32 in one fixed order: blocks of 256 consecutive k
 // are summed one fused multiply-add after another, and their sums are added up.
 // So its bits do not depend on the number of rows, the position of the row
-// among them, the number of threads or the ISA (with Activations::kBF16 the ISA
-// matters for subnormal values, which AVX512_BF16 takes for zero). The error is
-// at most gamma(256 + K / 256) * sum_k |x[k] w[k]|, where
-// gamma(n) = n u / (1 - n u) and u = 2^-24.
+// among them, the number of threads or the ISA. The error is at most
+// gamma(256 + K / 256) * sum_k |x[k] w[k]|, where gamma(n) = n u / (1 - n u)
+// and u = 2^-24.
+//
+// With Activations::kBF16 the ISA matters: AVX512_BF16 takes subnormal values
+// for zero, and AMX sums in an order of its own, tiles of 32 k one after
+// another, with an error of at most gamma(18 + K / 32) in the same formula.
 #ifndef NIBBLE_KERNELS_MATMUL_MATMUL_H_
 #define NIBBLE_KERNELS_MATMUL_MATMUL_H_
 

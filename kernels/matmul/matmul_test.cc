@@ -48,6 +48,7 @@ class MatMulTest : public ::testing::Test {
   const std::vector<float> weights_ = RandomValues(kInputs * kOutputs, 1);
 };
 
+// But for sums of bf16 tiles, which are taken in another order.
 TEST_F(MatMulTest, GivesTheSameBitsOnEveryIsa) {
   const std::vector<float> x = RandomValues(14 * kInputs, 2);
   for (const Mode& mode : kModes) {
@@ -56,6 +57,11 @@ TEST_F(MatMulTest, GivesTheSameBitsOnEveryIsa) {
     for (Isa isa : kAllIsas) {
       if (!CpuSupports(isa)) continue;
       ASSERT_TRUE(LimitIsa(isa).ok());
+      if (!SumsInReferenceOrder(
+              ChooseKernel(mode.weights, mode.activations, 14))) {
+        EXPECT_EQ(mode.activations, Activations::kBF16);
+        continue;
+      }
       const std::vector<float> y = Product(x, mode);
       EXPECT_EQ(std::memcmp(y.data(), scalar.data(), y.size() * sizeof(float)),
                 0)
@@ -65,6 +71,9 @@ TEST_F(MatMulTest, GivesTheSameBitsOnEveryIsa) {
 }
 
 TEST_F(MatMulTest, RoundsActivationsToBF16OnlyWhenAsked) {
+  if (BestIsa() == Isa::kAmx) {
+    ASSERT_TRUE(LimitIsa(Isa::kAvx512Vnni).ok());
+  }
   const std::vector<float> x = RandomValues(3 * kInputs, 2);
   for (WeightFormat weights : {WeightFormat::kF32, WeightFormat::kBF16}) {
     const std::vector<float> exact = Product(x, {weights, Activations::kF32});

@@ -1,13 +1,16 @@
 #include "kernels/matmul/test_matrices.h"
 
 #include <algorithm>
+#include <limits>
 #include <random>
 
 #include "absl/log/check.h"
 #include "absl/types/span.h"
+#include "kernels/cpu.h"
 #include "kernels/matmul/pack_codes.h"
 #include "tensor/bf16.h"
 #include "tensor/buffer.h"
+#include "tensor/dtype.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
 
@@ -118,6 +121,20 @@ double SumErrorFactor(int64_t inputs) {
   constexpr double kUnit = 1.0 / (1 << 24);
   const double n = std::min<double>(inputs, 256) + inputs / 256 + 1;
   return n * kUnit / (1 - n * kUnit);
+}
+
+bool SumsInReferenceOrder(const MatMulKernel& kernel) {
+  return kernel.panel != DType::kBF16 ||
+         (kernel.isa != Isa::kAmx && kernel.isa != Isa::kEmulatedAmx);
+}
+
+double TileSumTolerance(int64_t inputs, double magnitude) {
+  // A product is rounded at most 16 times in its tile, twice on the way into
+  // the sum, and once with every tile of 32 inputs.
+  constexpr double kUnit = 1.0 / (1 << 24);
+  const double n = 18 + (inputs + 31) / 32;
+  return (n * kUnit / (1 - n * kUnit) + SumErrorFactor(inputs)) * magnitude +
+         inputs * std::numeric_limits<float>::min();
 }
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/matmul/kernel.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
 #include "tensor/packed_layout.h"
@@ -57,6 +58,14 @@ IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed);
 
 // gamma(256 + K / 256) of matmul.h: the bound on the relative error of a sum.
 double SumErrorFactor(int64_t inputs);
+
+// False for the variants that sum bf16 tiles: their sums equal the reference's
+// within rounding only.
+bool SumsInReferenceOrder(const MatMulKernel& kernel);
+
+// How far a sum of bf16 tiles may lie from the reference's, given
+// sum_k |x[k] w[k]|. Either may take subnormal products for zero.
+double TileSumTolerance(int64_t inputs, double magnitude);
 
 }  // namespace nibble
 
