@@ -16,6 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "apps/common/json.h"
+#include "apps/inspect_check.h"
+#include "apps/inspect_nib.h"
 #include "models/checkpoint.h"
 #include "models/decoder_config.h"
 #include "models/registry.h"
@@ -30,15 +32,6 @@
 
 namespace nibble {
 namespace {
-
-void AddCheck(Json& report, absl::string_view name, const absl::Status& status,
-              absl::string_view detail_when_ok) {
-  report["checks"].push_back(
-      {{"check", name},
-       {"ok", status.ok()},
-       {"detail",
-        std::string(status.ok() ? detail_when_ok : status.message())}});
-}
 
 Json ConfigurationOf(const Checkpoint& checkpoint) {
   const DecoderConfig& config = checkpoint.config;
@@ -209,17 +202,20 @@ void InspectTokenizer(Json& report, const std::string& path) {
   if (tokenizer.ok()) report["tokenizer"] = TokenizerSummary(**tokenizer);
 }
 
-bool IsGguf(const std::string& path) {
-  char magic[4] = {};
-  std::ifstream(path, std::ios::binary).read(magic, sizeof(magic));
-  return absl::string_view(magic, sizeof(magic)) == "GGUF";
+// The first four bytes, with zeros where the file has fewer.
+std::string MagicOf(const std::string& path) {
+  std::string magic(4, '\0');
+  std::ifstream(path, std::ios::binary).read(magic.data(), 4);
+  return magic;
 }
 
 // "" for a file of no known kind.
 std::string KindOf(const std::string& path, const struct stat& info) {
   if (S_ISDIR(info.st_mode)) return "folder";
   if (!S_ISREG(info.st_mode)) return "";
-  if (IsGguf(path) || absl::EndsWith(path, ".gguf")) return "gguf";
+  const std::string magic = MagicOf(path);
+  if (magic == "NIBB" || absl::EndsWith(path, ".nib")) return "nib";
+  if (magic == "GGUF" || absl::EndsWith(path, ".gguf")) return "gguf";
   if (absl::EndsWith(path, ".safetensors")) return "safetensors";
   if (absl::EndsWith(path, ".bin")) return "llama2.c";
   if (absl::EndsWith(path, ".json") || absl::EndsWith(path, ".model")) {
@@ -242,6 +238,8 @@ absl::StatusOr<Json> InspectPath(const std::string& path, const RE2* filter) {
   report["checks"] = Json::array();
   if (kind == "folder") {
     InspectFolder(report, path, filter);
+  } else if (kind == "nib") {
+    if (InspectNib(report, path, filter)) AddModelChecks(report, path);
   } else if (kind == "gguf") {
     InspectGguf(report, path, filter);
   } else if (kind == "safetensors") {
@@ -253,8 +251,8 @@ absl::StatusOr<Json> InspectPath(const std::string& path, const RE2* filter) {
   } else {
     return absl::InvalidArgumentError(absl::StrCat(
         path,
-        ": not a file that inspect knows: a Hugging Face folder, .gguf, "
-        ".safetensors, a llama2.c .bin, tokenizer.json or "
+        ": not a file that inspect knows: a Hugging Face folder, .nib, "
+        ".gguf, .safetensors, a llama2.c .bin, tokenizer.json or "
         "tokenizer.model"));
   }
   return report;

@@ -6,15 +6,16 @@
 //
 // The object:
 //
-//   {"path", "kind": "folder|gguf|safetensors|llama2.c|tokenizer",
+//   {"path", "kind": "folder|nib|gguf|safetensors|llama2.c|tokenizer",
 //    "configuration": {"family", "layers", ...},
-//    "metadata": {key: summary, ...},                          // of a GGUF
-//    file "tensors": [{"name", "dtype", "shape", "bytes"} | {"name", "error"}],
+//    "metadata": {key: summary, ...},  // of a GGUF file
+//    "tensors": [{"name", "dtype", "shape", "bytes"} | {"name", "error"}],
 //    "totals": {"tensors", "parameters", "bytes"},  // of all, not of a filter
 //    "tokenizer": {"tokens", "special_tokens", "bos_id", "eos_id", "adds_bos"},
 //    "checks": [{"check", "ok", "detail"}]}
 //
-// Parts that a file does not have are left out.
+// Parts that a file does not have are left out; apps/inspect_nib.h has those of
+// a packed file.
 #ifndef NIBBLE_APPS_INSPECT_REPORT_H_
 #define NIBBLE_APPS_INSPECT_REPORT_H_
 
