@@ -8,6 +8,8 @@
 #include "absl/log/check.h"
 #include "kernels/attention/attention_kernels.h"
 #include "kernels/attention/attention_task.h"
+#include "kernels/attention/int8_page.h"
+#include "kernels/attention/partial_result.h"
 #include "kernels/elementwise/kernel_table.h"
 
 namespace nibble {
@@ -160,7 +162,8 @@ class Plan {
     return RoundUp(partial_floats_ * static_cast<int64_t>(sizeof(float)));
   }
   int64_t TaskBytes() const {
-    return RoundUp(kernels_.scratch_floats(head_dim_) *
+    return RoundUp(std::max(kernels_.scratch_floats(head_dim_),
+                            kernels_.int8.scratch_floats(head_dim_)) *
                    static_cast<int64_t>(sizeof(float)));
   }
   std::atomic<int64_t>* Counter(int64_t unit) const {
@@ -188,8 +191,10 @@ class Plan {
     part.block_begin = blocks.begin;
     part.block_end = blocks.end;
     part.partials = nullptr;
+    const auto attend = sequence.kv.dtype == DType::kI8 ? kernels_.int8.attend
+                                                        : kernels_.attend;
     if (plan.splits == 1) {
-      kernels_.attend(part, scratch);
+      attend(part, scratch);
       return;
     }
     const int64_t count = blocks.end - blocks.begin;
@@ -198,7 +203,7 @@ class Plan {
     part.block_end = blocks.begin + count * (split + 1) / plan.splits;
     part.partials = first + (part.block_begin - blocks.begin) *
                                 PartialFloats(sequence.kv.head_dim);
-    kernels_.attend(part, scratch);
+    attend(part, scratch);
     // Whoever finishes last joins: in order of blocks, so it does not matter
     // who.
     std::atomic<int64_t>* const done = Counter(unit_base + unit);
@@ -224,7 +229,10 @@ class Plan {
 void CheckSequence(const AttentionSequence& sequence,
                    const AttentionParams& params) {
   const KvView& kv = sequence.kv;
-  CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16);
+  CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 ||
+        kv.dtype == DType::kI8);
+  CHECK(kv.dtype != DType::kI8 ||
+        (kv.page_tokens % kInt8Group == 0 && kv.head_dim <= kInt8MaxDim));
   CHECK(kv.kv_heads > 0 && params.heads % kv.kv_heads == 0)
       << params.heads << " query heads over " << kv.kv_heads << " KV heads";
   CHECK_EQ(sequence.q.cols, params.heads * kv.head_dim);

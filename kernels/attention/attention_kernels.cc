@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <limits>
 
+#include "kernels/attention/int8_kernels.h"
+#include "kernels/attention/partial_result.h"
 #include "kernels/attention/reference.h"
 #include "kernels/elementwise/simd_targets.h"
 #include "tensor/bf16.h"
@@ -14,25 +16,16 @@
 // After foreach_target.h, once per target.
 #include "hwy/highway.h"
 #include "kernels/attention/direct-inl.h"
+#include "kernels/attention/join-inl.h"
 #include "kernels/attention/rows-inl.h"
 #include "kernels/attention/tiles-inl.h"
 #include "kernels/attention/unpack-inl.h"
-#include "kernels/elementwise/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
 namespace {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// A partial result (PartialFloats) taken apart.
-struct Partial {
-  Partial(float* floats)
-      : max(floats), sum(max + kMaxRows), mix(sum + kMaxRows) {}
-  float* max;  // [kMaxRows]
-  float* sum;  // [kMaxRows]
-  float* mix;  // [kMaxRows, PaddedDim(head_dim)]
-};
 
 // The scratch of a running task.
 struct Scratch {
@@ -210,82 +203,14 @@ void AttendBlock(const AttentionTask& task, const Rows& rows, int64_t block,
   });
 }
 
-void ClearPartial(const Rows& rows, const Partial& total) {
-  std::fill_n(total.max, kMaxRows, -std::numeric_limits<float>::infinity());
-  std::fill_n(total.sum, kMaxRows, 0.0f);
-  std::fill_n(total.mix, rows.count * rows.stride, 0.0f);
-}
-
-// total = total joined with the block after it. Not inlined: both callers must
-// round alike.
-HWY_NOINLINE void JoinBlock(const Rows& rows, const Partial& block,
-                            const Partial& total) {
-  const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
-  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  HWY_ALIGN float old_factor[hn::MaxLanes(d)];
-  HWY_ALIGN float new_factor[hn::MaxLanes(d)];
-  for (int64_t first = 0; first < rows.count; first += N) {
-    const V old_max = hn::Load(d, total.max + first);
-    const V new_max = hn::Load(d, block.max + first);
-    const V new_sum = hn::Load(d, block.sum + first);
-    const V old_sum = hn::Load(d, total.sum + first);
-    const auto sees = hn::Ne(new_sum, hn::Zero(d));
-    const V max = hn::Max(old_max, new_max);
-    const V a = Exp2NonPositive(d, hn::Sub(old_max, max));
-    const V b = Exp2NonPositive(d, hn::Sub(new_max, max));
-    const V sum = hn::MulAdd(old_sum, a, hn::Mul(new_sum, b));
-    hn::Store(hn::IfThenElse(sees, max, old_max), d, total.max + first);
-    hn::Store(hn::IfThenElse(sees, sum, old_sum), d, total.sum + first);
-    hn::Store(a, d, old_factor);
-    hn::Store(b, d, new_factor);
-    for (int64_t r = first; r < std::min(rows.count, first + N); ++r) {
-      if (block.sum[r] == 0.0f) continue;
-      const V x = hn::Set(d, old_factor[r - first]);
-      const V y = hn::Set(d, new_factor[r - first]);
-      float* to = total.mix + r * rows.stride;
-      const float* from = block.mix + r * rows.stride;
-      for (int64_t i = 0; i < rows.stride; i += N) {
-        const V scaled = hn::Mul(hn::Load(d, from + i), y);
-        hn::Store(hn::MulAdd(hn::Load(d, to + i), x, scaled), d, to + i);
-      }
-    }
-  }
-}
-
-void WriteOutputs(const AttentionTask& task, const Rows& rows,
-                  const Partial& total) {
-  for (int64_t r = 0; r < rows.count; ++r) {
-    float* out = task.sequence->out.row((task.row_begin + r) / rows.group) +
-                 HeadOf(task, rows, r) * rows.head_dim;
-    const float* mix = total.mix + r * rows.stride;
-    // A row that sees nothing has a sum of 0 and a mix of zeros.
-    const float divisor = total.sum[r] == 0.0f ? 1.0f : total.sum[r];
-    for (int64_t i = 0; i < rows.head_dim; ++i) out[i] = mix[i] / divisor;
-  }
-}
-
 template <class T>
 void AttendTyped(const AttentionTask& task, float* floats) {
   const Rows rows = RowsOf(task);
   const Scratch scratch(floats, rows.head_dim);
   ScaleQueries(task, rows, scratch.q);
-  if (task.partials != nullptr) {
-    float* partial = task.partials;
-    for (int64_t b = task.block_begin; b < task.block_end; ++b) {
-      AttendBlock<T>(task, rows, b, scratch, Partial(partial));
-      partial += PartialFloats(rows.head_dim);
-    }
-    return;
-  }
-  const Partial total(scratch.total);
-  ClearPartial(rows, total);
-  for (int64_t b = task.block_begin; b < task.block_end; ++b) {
-    const Partial block(scratch.block);
-    AttendBlock<T>(task, rows, b, scratch, block);
-    JoinBlock(rows, block, total);
-  }
-  WriteOutputs(task, rows, total);
+  AttendBlocks(task, rows, scratch.block, scratch.total,
+               [&](int64_t b, const Partial& out)
+                   HWY_ATTR { AttendBlock<T>(task, rows, b, scratch, out); });
 }
 
 void Attend(const AttentionTask& task, float* scratch) {
@@ -311,7 +236,7 @@ void Join(const AttentionTask& task, float* floats) {
 }  // namespace
 
 AttentionKernels AttentionRow(const char* name, Isa isa) {
-  return {name, isa, &Scratch::Floats, &Attend, &Join};
+  return {name, isa, &Scratch::Floats, &Attend, Int8AttentionRow(isa), &Join};
 }
 
 }  // namespace HWY_NAMESPACE
@@ -319,15 +244,23 @@ AttentionKernels AttentionRow(const char* name, Isa isa) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "kernels/elementwise/simd_rows.h"
-
 namespace nibble {
 
+// Floats gain nothing from the dot products of bytes: the VNNI rows differ from
+// those before them in int8 alone.
 absl::Span<const AttentionKernels> AttentionTable() {
   static const AttentionKernels kTable[] = {
-      {"scalar", Isa::kScalar, &reference::AttendScratchFloats,
-       &reference::Attend, nullptr},
-      NIBBLE_SIMD_ROWS(AttentionRow)};
+    {"scalar", Isa::kScalar, &reference::AttendScratchFloats,
+     &reference::Attend, Int8AttentionRow(Isa::kScalar), nullptr},
+#if HWY_TARGETS & HWY_AVX2
+    N_AVX2::AttentionRow("avx2", Isa::kAvx2),
+    N_AVX2::AttentionRow("avx_vnni", Isa::kAvxVnni),
+#endif
+#if HWY_TARGETS & HWY_AVX3
+    N_AVX3::AttentionRow("avx512", Isa::kAvx512),
+    N_AVX3::AttentionRow("avx512_vnni", Isa::kAvx512Vnni),
+#endif
+  };
   return kTable;
 }
 

@@ -20,6 +20,8 @@ struct Shape {
   int64_t heads, kv_heads, head_dim;
 };
 
+constexpr DType kCacheTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
+
 class AttentionTest : public VariantTest<AttentionKernels> {
  protected:
   void SetUp() override {
@@ -51,7 +53,7 @@ TEST_P(AttentionTest, MatchesFormulaForEveryHeadShape) {
                           {3, 1, 20},   {2, 2, 6},   {5, 1, 1},   {14, 2, 33},
                           {100, 1, 16}, {2, 2, 112}};
   for (const Shape& s : shapes) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (DType dtype : kCacheTypes) {
       for (int64_t tokens : {1, 5}) {
         const Problem problem({s.heads, s.kv_heads, s.head_dim, dtype,
                                /*page_tokens=*/16, /*first=*/70, tokens});
@@ -64,7 +66,7 @@ TEST_P(AttentionTest, MatchesFormulaForEveryHeadShape) {
 TEST_P(AttentionTest, MatchesFormulaAtEveryDepth) {
   for (int64_t depth :
        {1, 2, 15, 16, 17, 63, 64, 65, 128, 255, 256, 257, 300, 512, 513, 700}) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (DType dtype : kCacheTypes) {
       const Problem problem({4, 2, 32, dtype, /*page_tokens=*/48,
                              /*first=*/depth - 1, /*tokens=*/1});
       ExpectNear(problem, {}, problem.Run({}, pool_));
@@ -81,49 +83,57 @@ TEST_P(AttentionTest, MatchesFormulaForPromptsOfEveryLength) {
 }
 
 TEST_P(AttentionTest, WindowHidesDistantKeys) {
-  for (int64_t window : {1, 2, 5, 16, 63, 64, 65, 200, 256, 400, 1000}) {
-    for (int64_t tokens : {1, 90}) {
-      const Problem problem({4, 2, 16, DType::kBF16, /*page_tokens=*/16,
-                             /*first=*/330, tokens});
-      Problem::Options options;
-      options.window = window;
-      ExpectNear(problem, options, problem.Run(options, pool_));
+  for (DType dtype : kCacheTypes) {
+    for (int64_t window : {1, 2, 5, 16, 63, 64, 65, 200, 256, 400, 1000}) {
+      for (int64_t tokens : {1, 90}) {
+        const Problem problem({4, 2, 16, dtype, /*page_tokens=*/16,
+                               /*first=*/330, tokens});
+        Problem::Options options;
+        options.window = window;
+        ExpectNear(problem, options, problem.Run(options, pool_));
+      }
     }
   }
 }
 
 TEST_P(AttentionTest, FullAttentionSeesLaterKeys) {
-  for (int64_t window : {0, 20}) {
-    Problem problem({4, 1, 32, DType::kF32, /*page_tokens=*/16, /*first=*/40,
-                     /*tokens=*/30});
-    Problem::Options options;
-    options.causal = false;
-    options.window = window;
-    options.kv_length = 300;
-    ExpectNear(problem, options, problem.Run(options, pool_));
+  for (DType dtype : kCacheTypes) {
+    for (int64_t window : {0, 20}) {
+      Problem problem({4, 1, 32, dtype, /*page_tokens=*/16, /*first=*/40,
+                       /*tokens=*/30});
+      Problem::Options options;
+      options.causal = false;
+      options.window = window;
+      options.kv_length = 300;
+      ExpectNear(problem, options, problem.Run(options, pool_));
+    }
   }
 }
 
 TEST_P(AttentionTest, QueryThatSeesNoKeyGetsZeros) {
-  Problem problem({2, 1, 16, DType::kF32, /*page_tokens=*/16, /*first=*/40,
-                   /*tokens=*/8});
-  Problem::Options options;
-  options.causal = false;
-  options.window = 4;
-  options.kv_length = 40;
-  const std::vector<float> got = problem.Run(options, pool_);
-  ExpectNear(problem, options, got);
-  // Position 43 sees keys above 39: none.
-  for (int64_t i = 3 * 32; i < 8 * 32; ++i) EXPECT_EQ(got[i], 0.0f);
+  for (DType dtype : kCacheTypes) {
+    Problem problem({2, 1, 16, dtype, /*page_tokens=*/16, /*first=*/40,
+                     /*tokens=*/8});
+    Problem::Options options;
+    options.causal = false;
+    options.window = 4;
+    options.kv_length = 40;
+    const std::vector<float> got = problem.Run(options, pool_);
+    ExpectNear(problem, options, got);
+    // Position 43 sees keys above 39: none.
+    for (int64_t i = 3 * 32; i < 8 * 32; ++i) EXPECT_EQ(got[i], 0.0f);
+  }
 }
 
 TEST_P(AttentionTest, AlibiBiasesByDistance) {
-  for (int64_t tokens : {1, 40}) {
-    const Problem problem({6, 2, 16, DType::kF32, /*page_tokens=*/16,
-                           /*first=*/250, tokens});
-    Problem::Options options;
-    options.slopes = AlibiSlopes(6);
-    ExpectNear(problem, options, problem.Run(options, pool_));
+  for (DType dtype : kCacheTypes) {
+    for (int64_t tokens : {1, 40}) {
+      const Problem problem({6, 2, 16, dtype, /*page_tokens=*/16,
+                             /*first=*/250, tokens});
+      Problem::Options options;
+      options.slopes = AlibiSlopes(6);
+      ExpectNear(problem, options, problem.Run(options, pool_));
+    }
   }
 }
 
@@ -140,30 +150,34 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
 }
 
 TEST_P(AttentionTest, EqualScoresAverageTheValues) {
-  Problem problem({4, 2, 16, DType::kF32, /*page_tokens=*/16, /*first=*/299,
-                   /*tokens=*/1});
-  problem.ScaleQueries(0.0f);
-  const std::vector<float> got = problem.Run({}, pool_);
-  ExpectNear(problem, {}, got);
+  for (DType dtype : kCacheTypes) {
+    Problem problem({4, 2, 16, dtype, /*page_tokens=*/16, /*first=*/299,
+                     /*tokens=*/1});
+    problem.ScaleQueries(0.0f);
+    const std::vector<float> got = problem.Run({}, pool_);
+    ExpectNear(problem, {}, got);
+  }
 }
 
 TEST_P(AttentionTest, SpoiledTokensHarmOnlyThoseWhoSeeThem) {
-  const float inf = std::numeric_limits<float>::infinity();
-  for (float poison : {std::nanf(""), inf}) {
-    Problem clean({4, 2, 16, DType::kF32, /*page_tokens=*/16, /*first=*/240,
-                   /*tokens=*/40});
-    const std::vector<float> expected = clean.Run({}, pool_);
-    Problem problem = clean;
-    problem.PoisonToken(/*position=*/262, poison);
-    const std::vector<float> got = problem.Run({}, pool_);
-    const int64_t width = 4 * 16;
-    for (int64_t t = 0; t < 40; ++t) {
-      for (int64_t i = 0; i < width; ++i) {
-        const float value = got[t * width + i];
-        if (240 + t < 262) {
-          ASSERT_EQ(value, expected[t * width + i]) << t;
-        } else {
-          ASSERT_FALSE(std::isfinite(value)) << t;
+  for (DType dtype : kCacheTypes) {
+    const float inf = std::numeric_limits<float>::infinity();
+    for (float poison : {std::nanf(""), inf}) {
+      Problem clean({4, 2, 16, dtype, /*page_tokens=*/16, /*first=*/240,
+                     /*tokens=*/40});
+      const std::vector<float> expected = clean.Run({}, pool_);
+      Problem problem = clean;
+      problem.PoisonToken(/*position=*/262, poison);
+      const std::vector<float> got = problem.Run({}, pool_);
+      const int64_t width = 4 * 16;
+      for (int64_t t = 0; t < 40; ++t) {
+        for (int64_t i = 0; i < width; ++i) {
+          const float value = got[t * width + i];
+          if (240 + t < 262) {
+            ASSERT_EQ(value, expected[t * width + i]) << t;
+          } else {
+            ASSERT_FALSE(std::isfinite(value)) << t;
+          }
         }
       }
     }
@@ -171,15 +185,17 @@ TEST_P(AttentionTest, SpoiledTokensHarmOnlyThoseWhoSeeThem) {
 }
 
 TEST_P(AttentionTest, NanInQueryGivesNanNotText) {
-  Problem problem({2, 1, 16, DType::kF32, /*page_tokens=*/16, /*first=*/10,
-                   /*tokens=*/3});
-  problem.SetQuery(/*token=*/1, /*index=*/5, std::nanf(""));
-  const std::vector<float> got = problem.Run({}, pool_);
-  for (int64_t i = 0; i < 16; ++i) {
-    EXPECT_TRUE(std::isfinite(got[i]));
-    EXPECT_TRUE(std::isnan(got[32 + i]));
-    EXPECT_TRUE(std::isfinite(got[32 + 16 + i]));
-    EXPECT_TRUE(std::isfinite(got[64 + i]));
+  for (DType dtype : kCacheTypes) {
+    Problem problem({2, 1, 16, dtype, /*page_tokens=*/16, /*first=*/10,
+                     /*tokens=*/3});
+    problem.SetQuery(/*token=*/1, /*index=*/5, std::nanf(""));
+    const std::vector<float> got = problem.Run({}, pool_);
+    for (int64_t i = 0; i < 16; ++i) {
+      EXPECT_TRUE(std::isfinite(got[i]));
+      EXPECT_TRUE(std::isnan(got[32 + i]));
+      EXPECT_TRUE(std::isfinite(got[32 + 16 + i]));
+      EXPECT_TRUE(std::isfinite(got[64 + i]));
+    }
   }
 }
 
@@ -189,7 +205,7 @@ TEST_P(AttentionTest, BitsDoNotDependOnChunksOrThreads) {
   // The scalar reference has no blocks to cross, and takes long.
   const int64_t tokens = kernels().isa == Isa::kScalar ? 70 : 301;
   for (const Shape& s : shapes) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (DType dtype : kCacheTypes) {
       for (int64_t window : {0, 37}) {
         const Problem problem({s.heads, s.kv_heads, s.head_dim, dtype,
                                /*page_tokens=*/16, /*first=*/0, tokens});
@@ -212,29 +228,34 @@ TEST_P(AttentionTest, BitsDoNotDependOnChunksOrThreads) {
 
 // Deep enough for the sequence to be split among threads.
 TEST_P(AttentionTest, BitsDoNotDependOnSplittingTheSequence) {
+  ThreadPool seven(7);
   for (const Shape& s : {Shape{4, 1, 32}, Shape{6, 3, 64}}) {
-    const Problem problem({s.heads, s.kv_heads, s.head_dim, DType::kBF16,
-                           /*page_tokens=*/64, /*first=*/2500, /*tokens=*/2});
-    const std::vector<float> one = problem.Run({}, pool_);
-    EXPECT_EQ(one, problem.Run({}, three_));
-    ThreadPool seven(7);
-    EXPECT_EQ(one, problem.Run({}, seven));
-    ExpectNear(problem, {}, one);
+    for (DType dtype : {DType::kBF16, DType::kI8}) {
+      const Problem problem({s.heads, s.kv_heads, s.head_dim, dtype,
+                             /*page_tokens=*/64, /*first=*/2500,
+                             /*tokens=*/2});
+      const std::vector<float> one = problem.Run({}, pool_);
+      EXPECT_EQ(one, problem.Run({}, three_));
+      EXPECT_EQ(one, problem.Run({}, seven));
+      ExpectNear(problem, {}, one);
+    }
   }
 }
 
 TEST_P(AttentionTest, SequencesOfABatchDoNotMeet) {
-  const Problem first({6, 2, 32, DType::kF32, /*page_tokens=*/16,
-                       /*first=*/700, /*tokens=*/1});
-  const Problem second({6, 2, 32, DType::kF32, /*page_tokens=*/16,
-                        /*first=*/0, /*tokens=*/50});
-  const Problem third({6, 2, 32, DType::kF32, /*page_tokens=*/32,
-                       /*first=*/1900, /*tokens=*/3});
-  const std::vector<const Problem*> batch = {&first, &second, &third};
-  for (ThreadPool* pool : {&pool_, &three_}) {
-    const auto together = RunBatch(batch, {}, *pool);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      EXPECT_EQ(together[i], batch[i]->Run({}, pool_)) << i;
+  for (DType dtype : kCacheTypes) {
+    const Problem first({6, 2, 32, dtype, /*page_tokens=*/16,
+                         /*first=*/700, /*tokens=*/1});
+    const Problem second({6, 2, 32, dtype, /*page_tokens=*/16,
+                          /*first=*/0, /*tokens=*/50});
+    const Problem third({6, 2, 32, dtype, /*page_tokens=*/32,
+                         /*first=*/1900, /*tokens=*/3});
+    const std::vector<const Problem*> batch = {&first, &second, &third};
+    for (ThreadPool* pool : {&pool_, &three_}) {
+      const auto together = RunBatch(batch, {}, *pool);
+      for (size_t i = 0; i < batch.size(); ++i) {
+        EXPECT_EQ(together[i], batch[i]->Run({}, pool_)) << i;
+      }
     }
   }
 }

@@ -8,6 +8,8 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/attention/int8_arithmetic.h"
+#include "kernels/attention/quantize_head.h"
 #include "kernels/elementwise/kernel_testing.h"
 #include "tensor/bf16.h"
 
@@ -38,10 +40,30 @@ Problem::Problem(const Size& size) : size_(size) {
   const int64_t stored = std::max<int64_t>(size.first + size.tokens, 300);
   keys_ = normal.Vector(stored * kv_width());
   values_ = normal.Vector(stored * kv_width());
-  if (size.dtype == DType::kBF16) {
-    for (float& v : keys_) v = ToFloat(ToBF16(v));
-    for (float& v : values_) v = ToFloat(ToBF16(v));
+}
+
+Problem Problem::As(DType dtype) const {
+  Problem other = *this;
+  other.size_.dtype = dtype;
+  return other;
+}
+
+std::vector<float> Problem::Stored(const std::vector<float>& rows,
+                                   std::vector<float>& scales) const {
+  std::vector<float> stored = rows;
+  scales.assign(rows.size() / size_.head_dim, 0.0f);
+  if (size_.dtype == DType::kBF16) {
+    for (float& v : stored) v = ToFloat(ToBF16(v));
   }
+  if (size_.dtype != DType::kI8) return stored;
+  std::vector<int8_t> codes(size_.head_dim);
+  for (size_t head = 0; head < scales.size(); ++head) {
+    float* const x = stored.data() + head * size_.head_dim;
+    scales[head] = ToFloat(
+        QuantizeHeadTable()[0].quantize(x, size_.head_dim, codes.data()));
+    for (int64_t i = 0; i < size_.head_dim; ++i) x[i] = codes[i] * scales[head];
+  }
+  return stored;
 }
 
 void Problem::ScaleQueries(float factor) {
@@ -58,6 +80,12 @@ void Problem::PoisonToken(int64_t position, float value) {
       const int64_t at = position * kv_width() + head * size_.head_dim + i;
       values_[at] = value;
     }
+  }
+}
+
+void Problem::PoisonKey(int64_t position, float value) {
+  for (int64_t head = 0; head < size_.kv_heads; ++head) {
+    keys_[position * kv_width() + head * size_.head_dim] = value;
   }
 }
 
@@ -142,11 +170,16 @@ std::vector<float> Problem::RunInChunks(const Options& options, int64_t chunk,
   return out;
 }
 
+// Bounds below are derived in docs/attention.md.
 Expected Problem::Expect(const Options& options) const {
   const AttentionParams params = ParamsOf(options);
+  const bool int8 = size_.dtype == DType::kI8;
   const int64_t group = size_.heads / size_.kv_heads;
   const int64_t dim = size_.head_dim;
   const double unit = 0x1p-24;
+  std::vector<float> key_scales, value_scales;
+  const std::vector<float> keys = Stored(keys_, key_scales);
+  const std::vector<float> values = Stored(values_, value_scales);
   Expected expected;
   for (int64_t row = 0; row < size_.tokens * size_.heads; ++row) {
     const int64_t head = row % size_.heads;
@@ -157,17 +190,24 @@ Expected Problem::Expect(const Options& options) const {
         options.window > 0 ? std::max<int64_t>(0, position - options.window + 1)
                            : 0;
     const float* q = queries_.data() + row * dim;
+    double largest_q = 0.0;
+    for (int64_t i = 0; i < dim; ++i) {
+      largest_q = std::max(largest_q, std::fabs(double{q[i]}));
+    }
+    // Half a step of the query's rounding.
+    const double q_error = int8 ? 0.5 * largest_q / MaxQueryCode(dim) : 0.0;
     std::vector<double> scores;
     // Rounding of a score: the chain of head_dim products, the scaling of q,
     // the bias. Then exp, whose argument is the difference from the maximum.
     double score_error = 0.0;
     double max = -std::numeric_limits<double>::infinity();
     for (int64_t j = begin; j < end; ++j) {
-      const float* k = keys_.data() + j * kv_width() + head / group * dim;
-      double dot = 0.0, magnitude = 0.0;
+      const float* k = keys.data() + j * kv_width() + head / group * dim;
+      double dot = 0.0, magnitude = 0.0, key_sum = 0.0;
       for (int64_t i = 0; i < dim; ++i) {
         dot += double{q[i]} * k[i];
         magnitude += std::fabs(double{q[i]} * k[i]);
+        key_sum += std::fabs(double{k[i]});
       }
       const double bias =
           options.slopes.empty() ? 0.0 : options.slopes[head] * (j - position);
@@ -175,30 +215,49 @@ Expected Problem::Expect(const Options& options) const {
       max = std::max(max, scores.back());
       score_error = std::max(
           score_error,
-          unit * ((dim + 4) * params.scale * magnitude + 4 * std::fabs(bias)));
+          unit * ((dim + 4) * params.scale * magnitude + 4 * std::fabs(bias)) +
+              params.scale * q_error * (1 + 1e-5) * key_sum);
     }
     double sum = 0.0;
-    std::vector<double> mix(dim, 0.0), spread(dim, 0.0);
-    for (int64_t j = begin; j < end; ++j) {
-      const double weight = std::exp(scores[j - begin] - max);
-      const float* v = values_.data() + j * kv_width() + head / group * dim;
-      sum += weight;
-      for (int64_t i = 0; i < dim; ++i) {
-        mix[i] += weight * v[i];
-        spread[i] += weight * std::fabs(v[i]);
+    std::vector<double> mix(dim, 0.0), spread(dim, 0.0), rounding(dim, 0.0);
+    for (int64_t block = begin; block < end;) {
+      const int64_t stop = std::min(end, (block / 256 + 1) * 256);
+      double largest_scale = 0.0, block_max = 0.0;
+      std::vector<double> codes(dim, 0.0);  // sum of magnitudes
+      for (int64_t j = block; j < stop; ++j) {
+        const double weight = std::exp(scores[j - begin] - max);
+        const float* v = values.data() + j * kv_width() + head / group * dim;
+        const double scale = value_scales[j * size_.kv_heads + head / group];
+        block_max = std::max(block_max, weight);
+        largest_scale = std::max(largest_scale, scale);
+        sum += weight;
+        for (int64_t i = 0; i < dim; ++i) {
+          mix[i] += weight * v[i];
+          spread[i] += weight * std::fabs(v[i]);
+          if (scale > 0.0) codes[i] += std::fabs(v[i]) / scale;
+        }
       }
+      // A weight is rounded to 1 / 32767 of the block's largest.
+      for (int64_t i = 0; i < dim; ++i) {
+        rounding[i] += block_max * (1 + 2 * score_error) * largest_scale *
+                       codes[i] * (0.5 / 32767 + 0x1p-22);
+      }
+      block = stop;
     }
     // A weight is off by a factor of at most exp(+-2 score_error) and two ulp
-    // of exp; each sum rounds once per key of a block and per block.
+    // of exp (int8: 2.8e-6); each sum rounds once per key of a block and per
+    // block.
     const double relative =
         std::expm1(std::min(2.0 * score_error, 50.0)) * 2.0 +
         unit * (2.0 * std::min<int64_t>(end - begin, 256) +
-                4.0 * ((end - begin) / 256.0 + 4.0));
+                4.0 * ((end - begin) / 256.0 + 4.0)) +
+        (int8 ? 2 * 2.9e-6 : 0.0);
     for (int64_t i = 0; i < dim; ++i) {
       const double scale = sum == 0.0 ? 0.0 : 1.0 / sum;
       expected.values.push_back(static_cast<float>(mix[i] * scale));
-      expected.tolerance.push_back(static_cast<float>(
-          std::min(relative, 1e30) * spread[i] * scale + 1e-37));
+      expected.tolerance.push_back(
+          static_cast<float>(std::min(relative, 1e30) * spread[i] * scale +
+                             (int8 ? rounding[i] * scale : 0.0) + 1e-37));
     }
   }
   return expected;

@@ -40,8 +40,9 @@ class Problem {
 
   void ScaleQueries(float factor);
   void SetQuery(int64_t token, int64_t index, float value);
-  // Sets one element of the token's key and value in each KV head.
+  // Sets the token's values in all KV heads; one element of its keys.
   void PoisonToken(int64_t position, float value);
+  void PoisonKey(int64_t position, float value);
 
   std::vector<float> Run(const Options& options, ThreadPool& pool) const;
   // Fills the cache chunk by chunk; what comes later holds NaNs meanwhile.
@@ -49,6 +50,9 @@ class Problem {
                                  ThreadPool& pool) const;
   // By the formula in double, from the values the cache holds.
   Expected Expect(const Options& options) const;
+
+  // The same cache in another dtype.
+  Problem As(DType dtype) const;
 
   std::string Describe() const;
   const Size& size() const { return size_; }
@@ -64,6 +68,10 @@ class Problem {
     return static_cast<int64_t>(keys_.size()) / kv_width();
   }
   AttentionParams ParamsOf(const Options& options) const;
+  // What the cache holds for `rows` [stored, kv_heads * head_dim], as floats.
+  // scales: [stored, kv_heads], of int8.
+  std::vector<float> Stored(const std::vector<float>& rows,
+                            std::vector<float>& scales) const;
 
   Size size_;
   std::vector<float> queries_;  // [tokens, heads * head_dim]

@@ -15,6 +15,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/attention/attention_task.h"
+#include "kernels/attention/partial_result.h"
 #include "kernels/elementwise/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -1,0 +1,220 @@
+// From scores to integer weights: the softmax of attention over an int8 cache
+// within one key block, and the rounding of queries. Included once per Highway
+// target; int8_arithmetic.h has the formulas.
+
+#if defined(NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_) == \
+    defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_
+#undef NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_
+#else
+#define NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "hwy/highway.h"
+#include "kernels/attention/attention_task.h"
+#include "kernels/attention/int8_arithmetic.h"
+#include "kernels/attention/int8_page.h"
+#include "kernels/attention/int8_tiles-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Keys whose weights are packed at a time: four AVX-512 vectors.
+inline constexpr int64_t kWeightUnit = 64;
+
+// Words 0 1 2 3 of every four as 0 2 1 3, as WordsOf splits a line.
+template <class V>
+HWY_INLINE V SplitOrder(V words) {
+  return hn::Per4LaneBlockShuffle<3, 1, 2, 0>(words);
+}
+
+// Writes the codes of one row as Int8Queries has them; returns the row's scale
+// and sets its offset. x: [padded_dim], zeros from head_dim on.
+template <bool kVnni>
+HWY_INLINE float QuantizeQuery(const float* x, int64_t head_dim,
+                               int64_t padded_dim, std::byte* codes,
+                               int32_t* offset) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  // The bits of |x| order like its value, with NaNs above infinity.
+  auto largest = hn::Zero(di);
+  for (int64_t i = 0; i < padded_dim; i += N) {
+    const auto bits = hn::BitCast(di, hn::Abs(hn::Load(d, x + i)));
+    largest = hn::Max(largest, bits);
+  }
+  const int32_t bits = hn::ReduceMax(di, largest);
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof(magnitude));
+  *offset = 0;
+  if (!(magnitude >= kMinQueryMagnitude) || std::isinf(magnitude)) {
+    std::memset(codes, 0, static_cast<size_t>(2 * padded_dim));
+    return magnitude < kMinQueryMagnitude
+               ? 0.0f
+               : std::numeric_limits<float>::quiet_NaN();
+  }
+  const float range = static_cast<float>(MaxQueryCode(head_dim));
+  const auto factor = hn::Set(d, range / magnitude);
+  auto sum = hn::Zero(di);
+  for (int64_t i = 0; i < padded_dim; i += N) {
+    const auto code = hn::NearestInt(hn::Mul(hn::Load(d, x + i), factor));
+    sum = hn::Add(sum, code);
+    if constexpr (kVnni) {
+      const hn::Rebind<int8_t, decltype(d)> d8;
+      const hn::Rebind<uint8_t, decltype(d)> du8;
+      const hn::RebindToUnsigned<decltype(d)> du;
+      const auto high = hn::ShiftRight<8>(hn::Add(code, hn::Set(di, 128)));
+      int8_t* const to = reinterpret_cast<int8_t*>(codes) + i;
+      hn::StoreU(hn::DemoteTo(d8, high), d8, to);
+      hn::StoreU(hn::BitCast(d8, hn::TruncateTo(du8, hn::BitCast(du, code))),
+                 d8, to + padded_dim);
+    } else {
+      const hn::Rebind<int16_t, decltype(d)> d16;
+      hn::StoreU(SplitOrder(hn::DemoteTo(d16, code)), d16,
+                 reinterpret_cast<int16_t*>(codes) + i);
+    }
+  }
+  *offset = -kInt8KeyOffset * hn::ReduceSum(di, sum);
+  return magnitude / range;
+}
+
+// The sum of 16 lanes, folded in halves.
+HWY_INLINE float FoldedSum(const float* lanes) {
+  const hn::FixedTag<float, 4> d;
+  const auto sum8 = [&](int64_t i) HWY_ATTR {
+    return hn::Add(hn::LoadU(d, lanes + i), hn::LoadU(d, lanes + i + 8));
+  };
+  const auto four = hn::Add(sum8(0), sum8(4));
+  const auto two = hn::Add(four, hn::Reverse2(d, hn::Reverse4(d, four)));
+  return hn::GetLane(hn::Add(two, hn::Reverse2(d, two)));
+}
+
+// The visible columns of one row's scores [kKeyBlock], and its bias: slope *
+// (column + shift) in units of log 2.
+struct Int8Row {
+  int64_t begin;
+  int64_t end;  // > begin
+  float slope;
+  int64_t shift;
+};
+
+// Hides the other columns of the units that hold visible ones, and adds the
+// bias. Returns the largest score.
+HWY_INLINE float FinishScores(const Int8Row& row, float* scores) {
+  const hn::ScalableTag<float> d;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t first = row.begin / kWeightUnit * kWeightUnit;
+  const int64_t last = (row.end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
+  const float low = -std::numeric_limits<float>::infinity();
+  if (row.slope != 0.0f) {
+    const auto slope = hn::Set(d, row.slope);
+    for (int64_t at = first; at < last; at += N) {
+      const auto distance = hn::Iota(d, static_cast<float>(at + row.shift));
+      hn::Store(hn::MulAdd(slope, distance, hn::Load(d, scores + at)), d,
+                scores + at);
+    }
+  }
+  std::fill(scores + first, scores + row.begin, low);
+  std::fill(scores + row.end, scores + last, low);
+  auto max = hn::Set(d, low);
+  for (int64_t at = first; at < last; at += N) {
+    max = hn::Max(max, hn::Load(d, scores + at));
+  }
+  return hn::ReduceMax(d, max);
+}
+
+// p = 2^(score - max): zero 127 below the maximum, NaN for NaN.
+HWY_INLINE hn::Vec<hn::ScalableTag<float>> Int8Probability(
+    hn::Vec<hn::ScalableTag<float>> score,
+    hn::Vec<hn::ScalableTag<float>> max) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  // In this order x86 returns the second operand if either is a NaN.
+  const auto x = hn::Max(hn::Set(d, kInt8MinExponent), hn::Sub(score, max));
+  const auto magic = hn::Set(d, kInt8RoundMagic);
+  const auto t = hn::Add(x, magic);
+  const auto f = hn::Sub(x, hn::Sub(t, magic));
+  auto p = hn::Set(d, kInt8Exp2[3]);
+  p = hn::MulAdd(p, f, hn::Set(d, kInt8Exp2[2]));
+  p = hn::MulAdd(p, f, hn::Set(d, kInt8Exp2[1]));
+  p = hn::MulAdd(p, f, hn::Set(d, kInt8Exp2[0]));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  return hn::BitCast(
+      d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, t))));
+}
+
+// Packs the weights of four vectors of keys, in order, for WeightOffset.
+// `to` is where those of the first key's group and quad lie.
+template <bool kVnni>
+HWY_INLINE void PackWeights(const Int8Sums (&weights)[4], std::byte* to) {
+  const hn::Repartition<uint16_t, Int8Tag> d16;
+  const hn::Repartition<int16_t, Int8Tag> di16;
+  const hn::Repartition<uint8_t, Int8Tag> d8;
+  const auto a = hn::ReorderDemote2To(d16, weights[0], weights[1]);
+  const auto b = hn::ReorderDemote2To(d16, weights[2], weights[3]);
+  if constexpr (kVnni) {
+    const auto low = hn::Set(d16, 0x00FF);
+    const auto pack = [&](auto x, auto y) HWY_ATTR {
+      return hn::ReorderDemote2To(d8, hn::BitCast(di16, x),
+                                  hn::BitCast(di16, y));
+    };
+    uint8_t* const bytes = reinterpret_cast<uint8_t*>(to);
+    hn::Store(pack(hn::ShiftRight<8>(a), hn::ShiftRight<8>(b)), d8, bytes);
+    hn::Store(pack(hn::And(a, low), hn::And(b, low)), d8, bytes + kKeyBlock);
+  } else {
+    uint16_t* const words = reinterpret_cast<uint16_t*>(to);
+    hn::Store(SplitOrder(a), d16, words);
+    hn::Store(SplitOrder(b), d16, words + hn::Lanes(d16));
+  }
+}
+
+// The weights of one row's finished scores, for whole units around the visible
+// columns. value_factors: [kKeyBlock], s_value * 32767 / S.
+// Returns the sum of the probabilities.
+template <bool kVnni>
+HWY_INLINE float WeighInt8Row(const Int8Row& row, const float* scores,
+                              float max, const float* value_factors,
+                              std::byte* weights) {
+  const hn::ScalableTag<float> d;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  constexpr int kAccumulators = 16 * sizeof(float) / HWY_MAX_BYTES;
+  const auto top = hn::Set(d, max);
+  const auto round = hn::Set(d, kInt8WeightMagic);
+  const auto mask = hn::Set(Int8Tag(), 0xFFFF);
+  hn::Vec<decltype(d)> sums[kAccumulators];
+  for (auto& sum : sums) sum = hn::Zero(d);
+  const int64_t first = row.begin / kWeightUnit * kWeightUnit;
+  const int64_t last = (row.end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
+  for (int64_t at = first; at < last; at += 4 * N) {
+    Int8Sums four[4];
+    HWY_UNROLL(4)
+    for (int v = 0; v < 4; ++v) {
+      const int64_t column = at + v * N;
+      const auto p = Int8Probability(hn::Load(d, scores + column), top);
+      auto& sum = sums[v % kAccumulators];
+      sum = hn::Add(sum, p);
+      const auto weight =
+          hn::MulAdd(p, hn::Load(d, value_factors + column), round);
+      four[v] = hn::And(hn::BitCast(Int8Tag(), weight), mask);
+    }
+    PackWeights<kVnni>(four, weights + at * (kVnni ? 1 : 2));
+  }
+  HWY_ALIGN float lanes[16];
+  for (int i = 0; i < kAccumulators; ++i) hn::Store(sums[i], d, lanes + i * N);
+  return FoldedSum(lanes);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#endif  // NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_
