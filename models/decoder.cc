@@ -174,17 +174,12 @@ void Decoder::AddAttention(int64_t layer, const Pass& pass) const {
 // x += Down * (act(Gate * normed) . (Up * normed)), or Down * act(Up * normed).
 void Decoder::AddMlp(const LayerWeights& layer, MatrixView<const float> normed,
                      const Pass& pass) const {
-  const ForwardBuffers& b = pass.buffers;
-  const MatrixView<float> inner = b.up.Columns(0, config().ffn);
-  Project(layer.up, normed, /*accumulate=*/false, b.up, pass.pool);
-  if (config().gated) {
-    GatedActivateRows(config().activation, inner,
-                      b.up.Columns(config().ffn, config().ffn), inner,
-                      pass.pool);
-  } else {
-    ActivateRows(config().activation, inner, pass.pool);
-  }
-  Project(layer.down, inner, /*accumulate=*/true, b.x, pass.pool);
+  const MatrixView<float> inner = pass.buffers.up;
+  MatMulOptions options = OptionsFor(layer.up);
+  if (config().gated) options.gated = config().activation;
+  MatMul(normed, layer.up.matrix, options, inner, pass.pool);
+  if (!config().gated) ActivateRows(config().activation, inner, pass.pool);
+  Project(layer.down, inner, /*accumulate=*/true, pass.buffers.x, pass.pool);
 }
 
 // x = the embedding's row of each token.
@@ -247,13 +242,18 @@ void Decoder::Norm(const NormWeights& norm, MatrixView<const float> x,
   }
 }
 
+MatMulOptions Decoder::OptionsFor(const LinearWeights& linear) const {
+  MatMulOptions options;
+  options.bias = linear.bias.empty() ? nullptr : linear.bias.data();
+  options.activations = activations_;
+  return options;
+}
+
 void Decoder::Project(const LinearWeights& linear, MatrixView<const float> x,
                       bool accumulate, MatrixView<float> y,
                       ThreadPool& pool) const {
-  MatMulOptions options;
-  options.bias = linear.bias.empty() ? nullptr : linear.bias.data();
+  MatMulOptions options = OptionsFor(linear);
   options.accumulate = accumulate;
-  options.activations = activations_;
   MatMul(x, linear.matrix, options, y, pool);
 }
 

@@ -121,6 +121,7 @@ class Decoder {
   void Head(const Pass& pass, MatrixView<float> logits) const;
   void Norm(const NormWeights& norm, MatrixView<const float> x,
             MatrixView<float> out, ThreadPool& pool) const;
+  MatMulOptions OptionsFor(const LinearWeights& linear) const;
   void Project(const LinearWeights& linear, MatrixView<const float> x,
                bool accumulate, MatrixView<float> y, ThreadPool& pool) const;
 

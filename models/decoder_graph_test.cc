@@ -6,20 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <ostream>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
-#include "kernels/elementwise/activation.h"
 #include "kernels/elementwise/rope.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "models/decoder.h"
 #include "models/decoder_config.h"
 #include "tensor/dtype.h"
+#include "testing/decoder_graphs.h"
 #include "testing/decoder_session.h"
 #include "testing/random_checkpoint.h"
 #include "testing/random_tensor.h"
@@ -28,9 +25,9 @@
 namespace nibble {
 namespace {
 
+using testing::DecoderGraph;
 using testing::RandomCheckpoint;
 using testing::RandomValues;
-using testing::TinyDecoderConfig;
 
 constexpr int64_t kCapacity = 64;
 
@@ -42,101 +39,7 @@ std::vector<float> AllLogits(const Decoder& decoder,
   return session.AppendInChunks(tokens, chunk);
 }
 
-struct GraphCase {
-  std::string name;
-  DecoderConfig config;
-};
-
-void PrintTo(const GraphCase& graph, std::ostream* out) { *out << graph.name; }
-
-DecoderConfig NeoxConfig() {
-  DecoderConfig config = TinyDecoderConfig();
-  config.norm = NormKind::kLayer;
-  config.residual = Residual::kParallel;
-  config.kv_heads = 4;
-  config.rope.rotary_dims = 4;
-  config.activation = Activation::kGelu;
-  config.gated = false;
-  config.qkv_bias = config.output_bias = config.mlp_bias = true;
-  return config;
-}
-
-DecoderConfig GptjConfig() {
-  DecoderConfig config = NeoxConfig();
-  config.norm_layout = NormLayout::kShared;
-  config.rope.style = RopeStyle::kInterleaved;
-  config.rope.rotary_dims = 6;
-  config.activation = Activation::kGeluTanh;
-  config.qkv_bias = config.output_bias = false;
-  config.head_bias = true;
-  return config;
-}
-
-DecoderConfig AlibiConfig() {
-  DecoderConfig config = TinyDecoderConfig();
-  config.norm = NormKind::kLayer;
-  config.heads = 6;
-  config.kv_heads = 6;
-  config.rope.style = RopeStyle::kNone;
-  config.alibi = true;
-  config.alibi_scale = 0.25f;
-  config.gated = false;
-  config.qkv_bias = config.output_bias = config.mlp_bias = true;
-  config.tied_head = true;
-  return config;
-}
-
-std::vector<GraphCase> GraphCases() {
-  std::vector<GraphCase> cases;
-  const auto add = [&cases](std::string name, auto change) {
-    DecoderConfig config = TinyDecoderConfig();
-    change(config);
-    cases.push_back({std::move(name), std::move(config)});
-  };
-  add("Llama", [](DecoderConfig&) {});
-  add("HeadsWiderThanHidden", [](DecoderConfig& c) {
-    c.head_dim = 14;
-    c.rope.rotary_dims = 14;
-  });
-  add("OneKvHead", [](DecoderConfig& c) { c.kv_heads = 1; });
-  add("AllBiases", [](DecoderConfig& c) {
-    c.qkv_bias = c.output_bias = c.mlp_bias = c.head_bias = true;
-  });
-  add("TiedHead", [](DecoderConfig& c) { c.tied_head = true; });
-  add("WindowOnOneLayer", [](DecoderConfig& c) { c.windows = {0, 5}; });
-  add("InterleavedRope", [](DecoderConfig& c) {
-    c.rope.style = RopeStyle::kInterleaved;
-    c.rope_divisors = {1.0f, 2.0f, 4.0f, 8.0f};
-  });
-  add("LinearRope", [](DecoderConfig& c) {
-    c.rope.scaling.type = RopeScaling::kLinear;
-    c.rope.scaling.factor = 4.0f;
-  });
-  add("DynamicRopePastItsLength", [](DecoderConfig& c) {
-    c.rope.scaling.type = RopeScaling::kDynamic;
-    c.rope.scaling.factor = 2.0f;
-    c.rope.max_positions = 16;
-  });
-  add("Llama3Rope", [](DecoderConfig& c) {
-    c.rope.scaling.type = RopeScaling::kLlama3;
-    c.rope.scaling.factor = 8.0f;
-    c.rope.scaling.original_max_positions = 32;
-  });
-  add("YarnRope", [](DecoderConfig& c) {
-    c.rope.scaling.type = RopeScaling::kYarn;
-    c.rope.scaling.factor = 4.0f;
-    c.rope.scaling.original_max_positions = 32;
-  });
-  cases.push_back({"ParallelSeparateNorms", NeoxConfig()});
-  DecoderConfig sequential = NeoxConfig();
-  sequential.residual = Residual::kSequential;
-  cases.push_back({"SequentialLayerNorm", sequential});
-  cases.push_back({"ParallelSharedNorm", GptjConfig()});
-  cases.push_back({"Alibi", AlibiConfig()});
-  return cases;
-}
-
-class DecoderGraphTest : public ::testing::TestWithParam<GraphCase> {};
+class DecoderGraphTest : public ::testing::TestWithParam<DecoderGraph> {};
 
 // The bound: a logit is a sum of 32 products, after about ten dependent steps
 // that each round the residual stream by 2^-24 of its size and that a norm may
@@ -189,10 +92,8 @@ TEST_P(DecoderGraphTest, BitsDoNotDependOnChunksOrThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Graphs, DecoderGraphTest,
-                         ::testing::ValuesIn(GraphCases()),
-                         [](const ::testing::TestParamInfo<GraphCase>& info) {
-                           return info.param.name;
-                         });
+                         ::testing::ValuesIn(testing::DecoderGraphs()),
+                         testing::GraphName);
 
 }  // namespace
 }  // namespace nibble

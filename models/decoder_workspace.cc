@@ -31,7 +31,7 @@ ForwardBuffers DecoderWorkspace::Views(const DecoderConfig& config,
   }
   buffers.qkv = Grow(qkv_, tokens, config.qkv_dim());
   buffers.attended = Grow(attended_, tokens, config.q_dim());
-  buffers.up = Grow(up_, tokens, config.gated ? 2 * config.ffn : config.ffn);
+  buffers.up = Grow(up_, tokens, config.ffn);
   const int64_t pairs =
       config.rope.style == RopeStyle::kNone ? 0 : config.rope.rotary_dims / 2;
   buffers.cos = Grow(cos_, tokens, pairs);

@@ -18,14 +18,14 @@
 
 namespace nibble {
 
-// Views for one batch. `up_width` is 2 * ffn for a gated MLP, else ffn.
+// Views for one batch.
 struct ForwardBuffers {
   MatrixView<float> x;           // [tokens, hidden], the residual stream
   MatrixView<float> normed;      // [tokens, hidden]
   MatrixView<float> mlp_normed;  // [tokens, hidden], parallel residual only
   MatrixView<float> qkv;         // [tokens, q_dim + 2 * kv_dim]
   MatrixView<float> attended;    // [tokens, q_dim]
-  MatrixView<float> up;          // [tokens, up_width]
+  MatrixView<float> up;          // [tokens, ffn]
   MatrixView<float> cos, sin;    // [tokens, rotary_dims / 2]
   MatrixView<float> last;        // [wanted rows, hidden]
 };

@@ -16,11 +16,14 @@
 #include "apps/common/app.h"
 #include "apps/common/model_flag.h"
 #include "apps/common/progress_bar.h"
+#include "apps/common/quantized_cache.h"
 #include "apps/common/weight_flags.h"
 #include "kernels/cpu.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "models/registry.h"
+#include "quantization/round_to_nearest.h"
 #include "runtime/engine.h"
 #include "tensor/dtype.h"
 #include "tensor/packed_layout.h"
@@ -98,6 +101,24 @@ absl::Status ReadKvCache(EngineOptions* options) {
   return absl::OkStatus();
 }
 
+// The packed form of the float checkpoint at `path`, made now unless the user's
+// cache has it.
+absl::StatusOr<std::string> QuantizedPath(const std::string& path,
+                                          const WeightFlags& weights,
+                                          const EngineOptions& options) {
+  RoundingOptions rounding;
+  rounding.bits = weights.format == WeightFormat::kInt8 ? 8 : 4;
+  rounding.group_size = weights.group_size.value_or(rounding.group_size);
+  rounding.symmetric = weights.symmetric.value_or(rounding.symmetric);
+  ThreadPool pool(options.threads > 0 ? options.threads : AvailableCores());
+  ProgressBar bar("quantizing, once", stderr);
+  absl::StatusOr<std::string> packed = QuantizeIntoCache(
+      path, rounding, pool,
+      [&bar](int64_t done, int64_t total) { bar.Update(done, total); });
+  bar.Finish();
+  return packed;
+}
+
 // Whether `path` is a packed model, by its first bytes.
 bool IsPackedModel(const std::string& path) {
   std::string magic(4, '\0');
@@ -107,7 +128,8 @@ bool IsPackedModel(const std::string& path) {
 
 // What the engine is to open for --model, given --weights.
 absl::StatusOr<std::string> PathWithWeights(const std::string& path,
-                                            const WeightFlags& weights) {
+                                            const WeightFlags& weights,
+                                            const EngineOptions& options) {
   if (IsPackedModel(path)) {
     const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(path);
     if (!checkpoint.ok()) return checkpoint.status();
@@ -115,10 +137,7 @@ absl::StatusOr<std::string> PathWithWeights(const std::string& path,
     if (!fits.ok()) return fits;
     return path;
   }
-  if (weights.quantizes()) {
-    return absl::UnimplementedError(absl::StrCat(
-        path, ": has float weights; make a packed model of it first"));
-  }
+  if (weights.quantizes()) return QuantizedPath(path, weights, options);
   for (const bool given :
        {weights.group_size.has_value(), weights.symmetric.has_value()}) {
     if (!given) continue;
@@ -160,7 +179,7 @@ absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags() {
   if (!path.ok()) return path.status();
   const absl::StatusOr<WeightFlags> weights = WeightsFromFlags();
   if (!weights.ok()) return weights.status();
-  path = PathWithWeights(*path, *weights);
+  path = PathWithWeights(*path, *weights, *options);
   if (!path.ok()) return path.status();
   options->model_path = *std::move(path);
   ProgressBar bar("loading", stderr);
