@@ -15,6 +15,7 @@
 #ifndef NIBBLE_QUANTIZATION_MATRIX_PACKER_H_
 #define NIBBLE_QUANTIZATION_MATRIX_PACKER_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -32,7 +33,9 @@ namespace nibble {
 
 class MatrixPacker {
  public:
-  // Takes the next bytes of the packed matrix.
+  // Takes the next bytes of the packed matrix. Called from one thread at a
+  // time, which need not be the caller's: what is done is written while the
+  // next rows are rounded.
   using Sink = absl::FunctionRef<absl::Status(absl::Span<const std::byte>)>;
   // Called between two blocks of rows with the input bytes just dealt with; an
   // error ends the work.
@@ -61,7 +64,9 @@ class MatrixPacker {
                           Sink sink, Step step);
 
   ThreadPool& pool_;
-  AlignedBuffer packed_;  // a block of records, kept from matrix to matrix
+  // Kept from matrix to matrix: fresh memory costs as much as rounding does.
+  std::array<AlignedBuffer, 2> packed_;  // a block of records each
+  AlignedBuffer values_;                 // [rows of a block, inputs], f32
 };
 
 }  // namespace nibble

@@ -74,7 +74,7 @@ class Planner {
     if (!status_.ok()) return status_;
     if (keep_ != nullptr && kept_ == 0) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "\"", keep_->pattern(),
+          "keep_float \"", keep_->pattern(),
           "\" matches none of the matrices to keep as floats; they are "
           "layers.N.qkv.weight, layers.N.attention.weight, layers.N.up.weight, "
           "layers.N.down.weight and head.weight"));
@@ -103,8 +103,9 @@ absl::StatusOr<std::vector<PlannedTensor>> PlanTensors(
     const std::string& keep_float) {
   const RE2 keep(keep_float, RE2::Quiet);
   if (!keep.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "\"", keep_float, "\" is no regular expression: ", keep.error()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("keep_float \"", keep_float,
+                     "\" is no regular expression: ", keep.error()));
   }
   const DecoderConfig& config = checkpoint.config;
   const DecoderTensors& source = checkpoint.names;

@@ -1,0 +1,73 @@
+// quantize: a float checkpoint in, a packed model out.
+
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "apps/common/app.h"
+#include "apps/common/interrupt.h"
+#include "apps/common/json.h"
+#include "apps/common/model_flag.h"
+#include "apps/common/peak_memory.h"
+#include "apps/common/progress_bar.h"
+#include "apps/quantize_flags.h"
+#include "apps/quantize_report.h"
+#include "kernels/thread_pool.h"
+#include "quantization/flow.h"
+#include "tensor/io/atomic_file.h"
+
+namespace nibble {
+namespace {
+
+absl::Status WriteReport(const std::string& path, const Json& report) {
+  absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
+  if (!file.ok()) return file.status();
+  const absl::Status status =
+      file->Append(absl::StrCat(JsonLine(report), "\n"));
+  return status.ok() ? file->Commit() : status;
+}
+
+absl::Status QuantizeMain(absl::Span<const std::string>) {
+  absl::StatusOr<QuantizeRequest> request = QuantizeRequestFromFlags();
+  if (!request.ok()) return request.status();
+  const absl::StatusOr<std::string> model = ModelPathFromFlag();
+  if (!model.ok()) return model.status();
+
+  InterruptScope interrupt;
+  request->options.cancelled = interrupt.flag();
+  ProgressBar bar("quantizing", stderr);
+  ThreadPool pool(request->threads);
+  absl::StatusOr<QuantizationReport> report = QuantizeCheckpoint(
+      *model, request->out, request->options, pool,
+      [&bar](int64_t done, int64_t total) { bar.Update(done, total); });
+  bar.Finish();
+  if (!report.ok()) return report.status();
+
+  const QuantizeRun run = {ModelNameFromFlag(), request->out,
+                           request->options,    *std::move(report),
+                           PeakRssBytes(),      request->threads};
+  const Json json = QuantizeJson(run);
+  if (request->json) {
+    PrintJsonLine(json);
+  } else {
+    std::fputs(QuantizeText(run).c_str(), stdout);
+  }
+  if (request->report.empty()) return absl::OkStatus();
+  return WriteReport(request->report, json);
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  return nibble::RunApp(
+      argc, argv,
+      {"quantize",
+       "rounds the weights of a model to 4 or 8 bits and packs them into a "
+       ".nib file, which is mapped and run in place."},
+      nibble::QuantizeMain);
+}

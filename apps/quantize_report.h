@@ -1,0 +1,30 @@
+// What `quantize` reports, for programs and for people.
+#ifndef NIBBLE_APPS_QUANTIZE_REPORT_H_
+#define NIBBLE_APPS_QUANTIZE_REPORT_H_
+
+#include <cstdint>
+#include <string>
+
+#include "apps/common/json.h"
+#include "quantization/flow.h"
+
+namespace nibble {
+
+struct QuantizeRun {
+  std::string model;
+  std::string out;
+  QuantizationOptions options;
+  QuantizationReport report;
+  int64_t peak_rss_bytes = 0;
+  int threads = 0;
+};
+
+// The object of --output=json and --report.
+Json QuantizeJson(const QuantizeRun& run);
+
+// A table for a terminal, ending in a line of totals.
+std::string QuantizeText(const QuantizeRun& run);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_APPS_QUANTIZE_REPORT_H_
