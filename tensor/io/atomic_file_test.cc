@@ -90,6 +90,15 @@ TEST_P(AtomicFileTest, WritesAgainWhatItAppended) {
   EXPECT_EQ(ReadFile(path), ".ab.!");
 }
 
+TEST_P(AtomicFileTest, PermissionsAreThoseOfAnyNewFile) {
+  const std::string dir = MakeTestFolder();
+  WriteFile(dir + "/ordinary", "text");
+  absl::StatusOr<AtomicFile> file = Create(dir + "/a");
+  ASSERT_TRUE(file.ok() && file->Append("text").ok() && file->Commit().ok());
+  EXPECT_EQ(std::filesystem::status(dir + "/a").permissions(),
+            std::filesystem::status(dir + "/ordinary").permissions());
+}
+
 TEST_P(AtomicFileTest, TwoWritersDoNotMix) {
   const std::string dir = MakeTestFolder(), path = dir + "/a";
   absl::StatusOr<AtomicFile> first = Create(path);
