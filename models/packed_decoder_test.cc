@@ -22,7 +22,6 @@
 #include "models/decoder.h"
 #include "models/decoder_config.h"
 #include "models/decoder_workspace.h"
-#include "quantization/round_to_nearest.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 #include "testing/decoder_graphs.h"
@@ -162,7 +161,7 @@ TEST_P(PackedDecoderTest, BitsDoNotDependOnChunksOrThreads) {
       RoundCheckpoint(RandomCheckpoint(config, 12), kInt4, one_);
   const std::unique_ptr<Decoder> decoder = MakeDecoder(model, std::nullopt);
   const std::vector<int32_t> tokens = random_.Tokens(37, config.vocabulary);
-  for (const DType kv : {DType::kF32, DType::kBF16}) {
+  for (const DType kv : {DType::kF32, DType::kI8}) {
     const std::vector<float> whole = AllLogits(*decoder, tokens, 37, kv, one_);
     for (const size_t chunk : {1, 3, 16, 37}) {
       EXPECT_EQ(AllLogits(*decoder, tokens, chunk, kv, one_), whole) << chunk;
@@ -182,8 +181,8 @@ std::vector<float> BatchLogits(const Decoder& decoder,
   std::vector<std::unique_ptr<testing::KvPages>> caches;
   std::vector<SequenceSlice> batch;
   for (const std::vector<int32_t>& prompt : prompts) {
-    caches.push_back(std::make_unique<testing::KvPages>(
-        decoder.config(), DType::kBF16, kCapacity));
+    caches.push_back(std::make_unique<testing::KvPages>(decoder.config(),
+                                                        DType::kI8, kCapacity));
     SequenceSlice slice;
     slice.tokens = prompt;
     slice.layers = caches.back()->layers();
@@ -242,7 +241,7 @@ TEST_P(PackedDecoderIsaTest, EveryIsaGivesTheTokensOfTheScalarReference) {
   for (const RoundingOptions& rounding : {kInt4, kInt4Symmetric, kInt8}) {
     QuantizedModel model = RoundCheckpoint(checkpoint, rounding, pool);
     const std::unique_ptr<Decoder> decoder = MakeDecoder(model, std::nullopt);
-    for (const DType kv : {DType::kF32, DType::kBF16}) {
+    for (const DType kv : {DType::kF32, DType::kI8}) {
       ASSERT_THAT(LimitIsa(Isa::kScalar), IsOk());
       const std::vector<int32_t> want = GreedyText(*decoder, kv, pool);
       ASSERT_THAT(LimitIsa(GetParam()), IsOk());

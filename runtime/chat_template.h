@@ -64,7 +64,8 @@ class ChatTemplate {
 
 // The template of a model: chat_template.jinja, or `chat_template` of
 // tokenizer_config.json, in a Hugging Face folder; `tokenizer.chat_template` of
-// a GGUF file; any of these inside a .nib file. NotFound where the model has none, as base models do.
+// a GGUF file; any of these inside a .nib file. NotFound where the model has
+// none, as base models do.
 absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(
     const std::string& model_path, const Tokenizer& tokenizer);
 

@@ -138,8 +138,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Finish(
   parts.context = *context;
   parts.prefill_chunk =
       options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
-  parts.kv_layout =
-      MakeKvLayout(decoder.config(), options.kv_cache.value_or(DType::kF32));
+  const DType kv_cache = decoder.weights().has_integer_matrix()
+                             ? options.kv_cache.value_or(DType::kI8)
+                             : options.kv_cache.value_or(DType::kF32);
+  parts.kv_layout = MakeKvLayout(decoder.config(), kv_cache);
   const int64_t left =
       options.memory_limit > 0
           ? options.memory_limit - static_cast<int64_t>(decoder.weight_bytes())

@@ -16,7 +16,7 @@
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "models/decoder_weights.h"
-#include "quantization/round_to_nearest.h"
+#include "quantization/round_to_nearest.h"  // IWYU pragma: export
 #include "tensor/io/packed_file.h"
 
 namespace nibble::testing {
