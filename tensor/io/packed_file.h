@@ -157,8 +157,9 @@ class PackedFile : public TensorSource {
   NameIndex<size_t> files_;  // In parts_.
 };
 
-// Writes a .nib file front to back in constant memory. Nothing stands under the
-// name before Commit succeeds, whatever happens: see tensor/io/atomic_file.h.
+// Writes a .nib file front to back with a buffer of 4 MB. Nothing stands under
+// the name before Commit succeeds, whatever happens: see
+// tensor/io/atomic_file.h.
 class PackedFileWriter {
  public:
   // `manifest` has the configuration and the record; files and tensors are
@@ -174,14 +175,14 @@ class PackedFileWriter {
   PackedFileWriter& operator=(PackedFileWriter&&) = delete;
 
   // The next bytes of the tensors, in the order of the plan, in pieces of any
-  // size, which may also end in the middle of a tensor or span several. Each
-  // piece is a write of its own: large ones are faster. InvalidArgument for
-  // more bytes than were planned. After an error nothing but destruction is of
-  // use.
+  // size, which may also end in the middle of a tensor or span several.
+  // InvalidArgument for more bytes than were planned. After an error nothing
+  // but destruction is of use.
   absl::Status Append(absl::Span<const std::byte> bytes);
 
   // Makes the file appear. InvalidArgument, naming the tensor, when bytes are
-  // missing. REQUIRES: not called before.
+  // missing; also the errors of writes that were put off. REQUIRES: not called
+  // before.
   absl::Status Commit();
 
  private:
@@ -192,14 +193,17 @@ class PackedFileWriter {
   // Zeros up to the start of a part, then bytes of it.
   absl::Status AppendTo(const PackedManifest::Range& range,
                         absl::Span<const std::byte> bytes);
+  // Bytes at at_.
+  absl::Status Put(absl::Span<const std::byte> bytes);
 
   AtomicFile file_;
-  PackedManifest manifest_;  // Complete but for the tensors' checksums.
-  uint64_t file_bytes_ = 0;  // Of the whole file.
-  uint64_t at_ = 0;          // Bytes written so far.
-  int tensor_ = 0;           // The one being written,
-  uint64_t done_ = 0;        // its bytes so far,
-  uint32_t checksum_ = 0;    // and their CRC.
+  PackedManifest manifest_;         // Complete but for the tensors' checksums.
+  uint64_t file_bytes_ = 0;         // Of the whole file.
+  uint64_t at_ = 0;                 // Bytes put so far,
+  std::vector<std::byte> pending_;  // and the last of them, not written yet.
+  int tensor_ = 0;                  // The one being written,
+  uint64_t done_ = 0;               // its bytes so far,
+  uint32_t checksum_ = 0;           // and their CRC.
 };
 
 }  // namespace nibble

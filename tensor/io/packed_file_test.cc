@@ -248,6 +248,34 @@ TEST(PackedFileTest, PiecesOfAnySizeMakeTheSameFile) {
   }
 }
 
+// Pieces around the size of a write, so that parts begin and end anywhere in
+// it.
+TEST(PackedFileTest, LargeTensorsSurviveAnyCutIntoWrites) {
+  const int64_t write = int64_t{1} << 20;  // Elements of 4 MB.
+  const std::vector<PackedTensorPlan> plan = {
+      Plain("a", write - 1024), Plain("b", write), Plain("c", 3 * write + 7)};
+  const std::string data =
+      FiniteBytes(static_cast<size_t>(4 * (5 * write - 1024 + 7)), 1);
+  const std::string path = MakeTestFolder() + "/a.nib";
+  for (const size_t piece : {size_t{3} << 20, size_t{9} << 20, data.size()}) {
+    absl::StatusOr<PackedFileWriter> writer =
+        PackedFileWriter::Create(path, {}, plan, {{"f", "x"}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (size_t i = 0; i < data.size(); i += piece) {
+      ASSERT_TRUE(writer->Append(Bytes(data).subspan(i, piece)).ok());
+    }
+    ASSERT_TRUE(writer->Commit().ok());
+    const auto file = Opened(path);
+    ASSERT_NE(file, nullptr);
+    const TensorView b = *file->Find("b"), c = *file->Find("c");
+    EXPECT_TRUE(Text(b.data, b.bytes) ==
+                absl::string_view(data).substr(4 * (write - 1024), b.bytes));
+    EXPECT_TRUE(Text(c.data, c.bytes) ==
+                absl::string_view(data).substr(data.size() - c.bytes));
+    EXPECT_TRUE(file->VerifyAll().ok()) << file->VerifyAll();
+  }
+}
+
 TEST(PackedFileTest, WhatIsNotThereOrOfTheOtherKindIsNamed) {
   const std::string path = MakeTestFolder() + "/a.nib";
   const PackedLayout layout =

@@ -1,8 +1,6 @@
 // Compares the parts of a packed file with their checksums.
 #include <algorithm>
 #include <cstring>
-#include <optional>
-#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -17,28 +15,47 @@ namespace {
 // search for values that are not finite.
 constexpr size_t kStretchBytes = size_t{512} << 10;
 
-// Whether no value has all the bits of `exponent`, as infinities and NaNs do.
-template <class Word>
-bool AllFinite(const std::byte* data, size_t bytes, Word exponent) {
-  Word found = 0;
-  for (size_t i = 0; i + sizeof(Word) <= bytes; i += sizeof(Word)) {
-    Word word;
-    std::memcpy(&word, data + i, sizeof(Word));
-    found |= static_cast<Word>((word & exponent) == exponent);
+// The exponents of the floats in a word of 64 bits, and what added to them
+// reaches the signs' places exactly where an exponent is all ones, as those of
+// infinities and NaNs are.
+struct ExponentMask {
+  uint64_t exponents;
+  uint64_t one;
+  uint64_t signs;
+};
+
+constexpr ExponentMask kF64 = {0x7FF0000000000000, 0x0010000000000000,
+                               0x8000000000000000};
+constexpr ExponentMask kF32 = {0x7F8000007F800000, 0x0080000000800000,
+                               0x8000000080000000};
+constexpr ExponentMask kF16 = {0x7C007C007C007C00, 0x0400040004000400,
+                               0x8000800080008000};
+constexpr ExponentMask kBF16 = {0x7F807F807F807F80, 0x0080008000800080,
+                                0x8000800080008000};
+
+bool AllFinite(const ExponentMask& mask, const std::byte* data, size_t bytes) {
+  uint64_t found = 0;
+  size_t i = 0;
+  for (uint64_t word; i + sizeof(word) <= bytes; i += sizeof(word)) {
+    std::memcpy(&word, data + i, sizeof(word));
+    found |= (word & mask.exponents) + mask.one;
   }
-  return found == 0;
+  uint64_t last = 0;
+  std::memcpy(&last, data + i, bytes - i);
+  found |= (last & mask.exponents) + mask.one;
+  return (found & mask.signs) == 0;
 }
 
 bool AllFinite(DType dtype, const std::byte* data, size_t bytes) {
   switch (dtype) {
     case DType::kF32:
-      return AllFinite<uint32_t>(data, bytes, 0x7F800000);
+      return AllFinite(kF32, data, bytes);
     case DType::kF64:
-      return AllFinite<uint64_t>(data, bytes, 0x7FF0000000000000);
+      return AllFinite(kF64, data, bytes);
     case DType::kF16:
-      return AllFinite<uint16_t>(data, bytes, 0x7C00);
+      return AllFinite(kF16, data, bytes);
     case DType::kBF16:
-      return AllFinite<uint16_t>(data, bytes, 0x7F80);
+      return AllFinite(kBF16, data, bytes);
     default:
       return true;
   }

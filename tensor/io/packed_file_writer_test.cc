@@ -23,8 +23,9 @@ using testing::MakeTestFolder;
 using testing::ReadFile;
 using testing::WriteFile;
 
-const PackedTensorPlan kPlan = {"a", PlainTensor{DType::kF32, {100'000}}};
-constexpr size_t kPlanBytes = 400'000;
+// More than the writer holds back.
+const PackedTensorPlan kPlan = {"a", PlainTensor{DType::kF32, {2'500'000}}};
+constexpr size_t kPlanBytes = 10'000'000;
 
 std::vector<std::byte> Zeros(size_t count) {
   return std::vector<std::byte>(count);
@@ -104,7 +105,7 @@ TEST(PackedFileWriterTest, CommitNeedsEveryByteOfThePlan) {
     const absl::Status status = writer->Commit();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(status.message(),
-                HasSubstr("tensor 'a' has 399999 of its 400000 bytes"));
+                HasSubstr("tensor 'a' has 9999999 of its 10000000 bytes"));
   }
   EXPECT_TRUE(std::filesystem::is_empty(dir));
 }
@@ -145,8 +146,8 @@ class FullDisk {
 };
 
 TEST(PackedFileWriterTest, FullDiskLeavesNoFile) {
-  // In the header, in an embedded file, in the tensor.
-  for (const rlim_t room : {10, 5'000, 100'000}) {
+  // In the first write, in the second, in the last one, which Commit does.
+  for (const rlim_t room : {10, 5'000'000, 10'000'000}) {
     const std::string dir = MakeTestFolder(), path = dir + "/a.nib";
     absl::Status status;
     {
@@ -155,6 +156,7 @@ TEST(PackedFileWriterTest, FullDiskLeavesNoFile) {
                                              {{"f", std::string(2000, 'x')}});
       status = writer.status();
       if (status.ok()) status = writer->Append(Zeros(kPlanBytes));
+      if (status.ok()) status = writer->Commit();
     }
     EXPECT_FALSE(status.ok()) << room;
     EXPECT_THAT(status.message(), HasSubstr(path));
