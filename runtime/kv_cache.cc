@@ -1,5 +1,6 @@
 #include "runtime/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -67,12 +68,24 @@ absl::StatusOr<KvBlockPool::BlockId> KvBlockPool::Allocate() {
         " tokens; use a shorter context or fewer sequences, or hold keys and "
         "values in fewer bits"));
   }
-  Block block;
-  block.memory = AlignedBuffer(static_cast<size_t>(layout_.block_bytes()));
-  block.references = 1;
-  blocks_.push_back(std::move(block));
+  blocks_.push_back({NextBlockMemory(), /*references=*/1});
   free_.reserve(blocks_.capacity());  // so that Release never allocates
   return static_cast<BlockId>(blocks_.size()) - 1;
+}
+
+std::byte* KvBlockPool::NextBlockMemory() {
+  const int64_t bytes = layout_.block_bytes();
+  if (blocks_left_in_slab_ == 0) {
+    const int64_t left = (max_bytes_ - bytes_allocated()) / bytes;
+    blocks_left_in_slab_ =
+        std::min(left, std::max<int64_t>(1, kKvSlabBytes / bytes));
+    slabs_.emplace_back(static_cast<size_t>(blocks_left_in_slab_ * bytes));
+  }
+  AlignedBuffer& slab = slabs_.back();
+  const int64_t offset =
+      static_cast<int64_t>(slab.size()) - blocks_left_in_slab_ * bytes;
+  --blocks_left_in_slab_;
+  return slab.data() + offset;
 }
 
 void KvBlockPool::AddReference(BlockId block) {
@@ -90,12 +103,12 @@ bool KvBlockPool::IsShared(BlockId block) const {
 }
 
 void KvBlockPool::Copy(BlockId from, BlockId to) {
-  std::memcpy(blocks_[to].memory.data(), blocks_[from].memory.data(),
-              blocks_[from].memory.size());
+  std::memcpy(blocks_[to].memory, blocks_[from].memory,
+              static_cast<size_t>(layout_.block_bytes()));
 }
 
 std::byte* KvBlockPool::KeyPage(BlockId block, int64_t layer) {
-  return blocks_[block].memory.data() + 2 * layer * layout_.page_bytes();
+  return blocks_[block].memory + 2 * layer * layout_.page_bytes();
 }
 
 std::byte* KvBlockPool::ValuePage(BlockId block, int64_t layer) {

@@ -1,5 +1,6 @@
 #include "runtime/kv_cache.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -22,7 +23,7 @@ KvLayout SmallLayout(DType dtype = DType::kF32) {
 }
 
 TEST(KvLayoutTest, PagesHaveTheSizeThatAttentionExpects) {
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const KvLayout layout = SmallLayout(dtype);
     KvView view;
     view.dtype = dtype;
@@ -61,6 +62,25 @@ TEST(KvBlockPoolTest, PagesOfABlockDoNotOverlapAndAreAligned) {
     for (int64_t j = 0; j < layout.page_bytes(); ++j) {
       ASSERT_EQ(pages[i][j], static_cast<std::byte>(i + 1));
     }
+  }
+}
+
+TEST(KvBlockPoolTest, BlocksOfAllSlabsAreApart) {
+  KvLayout layout = SmallLayout(DType::kI8);
+  layout.layers = 1024;  // about 4 MiB a block: several slabs below
+  const int64_t count = 2 * (kKvSlabBytes / layout.block_bytes()) + 3;
+  KvBlockPool pool(layout, count * layout.block_bytes());
+  std::vector<std::byte*> starts;
+  for (int64_t i = 0; i < count; ++i) {
+    const absl::StatusOr<KvBlockPool::BlockId> block = pool.Allocate();
+    ASSERT_TRUE(block.ok()) << block.status();
+    starts.push_back(pool.KeyPage(*block, 0));
+    EXPECT_EQ(pool.bytes_allocated(), (i + 1) * layout.block_bytes());
+  }
+  EXPECT_FALSE(pool.Allocate().ok());
+  std::sort(starts.begin(), starts.end());
+  for (size_t i = 1; i < starts.size(); ++i) {
+    EXPECT_GE(starts[i] - starts[i - 1], layout.block_bytes());
   }
 }
 
