@@ -22,6 +22,7 @@
 #include "kernels/matmul/amx_plan.h"
 #include "kernels/matmul/decode-inl.h"
 #include "kernels/matmul/panel_layout.h"
+#include "kernels/matmul/tile_shapes.h"
 #include "tensor/packed_layout.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -52,48 +53,128 @@ HWY_INLINE void DecodeScales(const PackedLayout& layout,
   hn::Store(LoadScales(layout, record, group, 1), d, scales + kTileOutputs);
 }
 
-// The bytes of one group of a record: tiles of `plan.step` inputs, first the
-// one of outputs 0..15, then that of 16..31: [steps][2][step / 4][64 bytes].
-// Inputs beyond the matrix are zero.
-inline void DecodeGroup(const PackedLayout& layout, const Int8TilePlan& plan,
-                        const std::byte* record, int64_t group, uint8_t* out) {
-  const LineU8 d;
-  const int64_t begin = group * layout.group_size;
-  const int64_t inputs = std::min(layout.group_size, layout.inputs - begin);
-  const int64_t chunks = CeilDiv(inputs, layout.chunk_inputs());
-  const std::byte* codes = record + layout.codes_offset() +
-                           begin / layout.chunk_inputs() * kRecordOutputs /
-                               kTileOutputs * kPackedLineBytes;
-  const int64_t rows_per_tile = plan.step / 4;
-  const int64_t rows = CeilDiv(inputs, plan.step) * rows_per_tile;
-  const bool nibbles = layout.format == WeightFormat::kInt4;
-  const VU8 low = hn::Set(d, 15);
-  for (int tile = 0; tile < 2; ++tile) {
-    const VU8 zeros = ZeroPoints(layout, record, group, tile);
-    const auto store = [&](int64_t row, VU8 line) HWY_ATTR {
-      const int64_t step = row / rows_per_tile;
-      hn::Store(
-          line, d,
-          out + ((step * 2 + tile) * rows_per_tile + row % rows_per_tile) *
-                    kPackedLineBytes);
-    };
-    int64_t row = 0;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const VU8 line = hn::Load(d, reinterpret_cast<const uint8_t*>(codes) +
-                                       (chunk * 2 + tile) * kPackedLineBytes);
-      if (nibbles) {
-        const hn::Repartition<uint16_t, LineU8> d16;
-        const VU8 high =
-            hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, line)));
-        store(row++, hn::Sub(hn::And(line, low), zeros));
-        store(row++, hn::Sub(hn::And(high, low), zeros));
-      } else {
-        store(row++, hn::Sub(line, zeros));
-      }
-    }
-    for (; row < rows; ++row) store(row, hn::Zero(d));
+// A block of K of one record, decoded.
+struct DecodedBlock {
+  int64_t first_group;
+  int64_t groups;
+  uint8_t* weights;  // [groups][steps][2 tiles][step / 4][64 bytes]
+  float* scales;     // [groups][32]
+};
+
+// Decodes a block a few chunks at a time, so that the work fits between the
+// multiplies of the block before. Inputs beyond the matrix become zero.
+class BlockDecoder {
+ public:
+  BlockDecoder(const PackedLayout& layout, const Int8TilePlan& plan)
+      : layout_(layout), plan_(plan), tile_bytes_(plan.step * kTileOutputs) {}
+
+  // REQUIRES: what was begun is finished.
+  void Start(const std::byte* record, const DecodedBlock& block) {
+    record_ = record;
+    group_ = block.first_group;
+    end_group_ = group_ + block.groups;
+    codes_ = reinterpret_cast<const uint8_t*>(record) + layout_.codes_offset() +
+             group_ * layout_.group_size / layout_.chunk_inputs() * 2 *
+                 kPackedLineBytes;
+    next_weights_ = block.weights;
+    scales_ = block.scales;
+    chunks_left_ = 0;
+    finished_ = false;
   }
-}
+
+  bool finished() const { return finished_; }
+
+  HWY_INLINE void Advance(int64_t chunks) {
+    for (; chunks > 0; --chunks) {
+      if (chunks_left_ == 0 && !NextGroup()) return;
+      DecodeChunk();
+    }
+  }
+
+  void Finish() {
+    while (!finished_ && (chunks_left_ > 0 || NextGroup())) DecodeChunk();
+  }
+
+ private:
+  // Pads the group that ends here and begins the next, if there is one.
+  HWY_NOINLINE bool NextGroup() {
+    const LineU8 d;
+    for (; padding_rows_ > 0; --padding_rows_) {
+      StoreRow(hn::Zero(d), hn::Zero(d));
+    }
+    if (group_ == end_group_) {
+      finished_ = true;
+      return false;
+    }
+    const int64_t inputs = std::min(
+        layout_.group_size, layout_.inputs - group_ * layout_.group_size);
+    const int64_t rows_per_chunk = layout_.chunk_inputs() / 4;
+    chunks_left_ = CeilDiv(inputs, layout_.chunk_inputs());
+    padding_rows_ = CeilDiv(inputs, plan_.step) * (plan_.step / 4) -
+                    chunks_left_ * rows_per_chunk;
+    line_ = next_weights_;
+    tile_end_ = line_ + tile_bytes_;
+    next_weights_ += plan_.group_bytes;
+    zeros_[0] = ZeroPoints(layout_, record_, group_, 0);
+    zeros_[1] = ZeroPoints(layout_, record_, group_, 1);
+    DecodeScales(layout_, record_, group_, scales_);
+    scales_ += kRecordOutputs;
+    ++group_;
+    return true;
+  }
+
+  // The next row of both tiles.
+  HWY_INLINE void StoreRow(VU8 first, VU8 second) {
+    const LineU8 d;
+    hn::Store(first, d, line_);
+    hn::Store(second, d, line_ + tile_bytes_);
+    line_ += kTileRowBytes;
+    if (line_ == tile_end_) {
+      line_ += tile_bytes_;
+      tile_end_ = line_ + tile_bytes_;
+    }
+  }
+
+  HWY_INLINE void DecodeChunk() {
+    const LineU8 d;
+    const VU8 first = hn::Load(d, codes_);
+    const VU8 second = hn::Load(d, codes_ + kPackedLineBytes);
+    codes_ += 2 * kPackedLineBytes;
+    --chunks_left_;
+    if (layout_.format == WeightFormat::kInt8) {
+      StoreRow(hn::Sub(first, zeros_[0]), hn::Sub(second, zeros_[1]));
+      return;
+    }
+    const VU8 low = hn::Set(d, 15);
+    StoreRow(hn::Sub(hn::And(first, low), zeros_[0]),
+             hn::Sub(hn::And(second, low), zeros_[1]));
+    StoreRow(hn::Sub(hn::And(HighNibbles(first), low), zeros_[0]),
+             hn::Sub(hn::And(HighNibbles(second), low), zeros_[1]));
+  }
+
+  // In the low ones; the high ones hold anything.
+  static HWY_INLINE VU8 HighNibbles(VU8 line) {
+    const hn::Repartition<uint16_t, LineU8> d16;
+    return hn::BitCast(LineU8(), hn::ShiftRight<4>(hn::BitCast(d16, line)));
+  }
+
+  const PackedLayout layout_;
+  const Int8TilePlan plan_;
+  const int64_t tile_bytes_;
+  bool finished_ = true;
+  const std::byte* record_ = nullptr;
+  int64_t group_ = 0;  // the next one
+  int64_t end_group_ = 0;
+  const uint8_t* codes_ = nullptr;   // of the next chunk
+  uint8_t* next_weights_ = nullptr;  // of the next group
+  float* scales_ = nullptr;
+  // Of the current group.
+  int64_t chunks_left_ = 0;
+  int64_t padding_rows_ = 0;
+  uint8_t* line_ = nullptr;      // the next row of the first tile
+  uint8_t* tile_end_ = nullptr;  // where that tile ends
+  VU8 zeros_[2];
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble

@@ -8,9 +8,9 @@
 //   total = fma(float(sum), weight scale * activation scale, total)
 //
 // That takes 3 vector instructions for 16 outputs, 192 for the block, which the
-// two vector ports need 96 cycles for: as long as 6 multiplies. So the update
-// of one pair of groups is spread over the multiplies of the next: a few rows
-// of it follow each multiply. docs/amx.md counts it all.
+// two vector ports need 96 cycles for: as long as 6 multiplies. So it is spread
+// over the multiplies of the groups that follow, a few rows after each, and so
+// is the decoding of the next block of weights. docs/amx.md counts it all.
 #if defined(NIBBLE_KERNELS_MATMUL_AMX_INT8_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_KERNELS_MATMUL_AMX_INT8_INL_H_
 #undef NIBBLE_KERNELS_MATMUL_AMX_INT8_INL_H_
@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "hwy/highway.h"
 #include "kernels/matmul/amx_decode-inl.h"
@@ -81,59 +82,86 @@ class PendingUpdate {
 
   // REQUIRES: what was pending is finished.
   HWY_INLINE void Start(const Work& work, int64_t rows_per_call) {
-    work_ = work;
+    const TileF32 d;
+    const RowPair& rows = *work.rows;
     rows_per_call_ = rows_per_call;
-    row_ = 0;
-    end_ = work.rows->rows[0] + work.rows->rows[1];
+    rows_left_ = rows.rows[0] + rows.rows[1];
+    two_groups_ = work.groups == 2;
+    weights_[0][0] = hn::Load(d, work.weights);
+    weights_[0][1] = hn::Load(d, work.weights + kTileOutputs);
+    if (two_groups_) {
+      const float* second = work.weights + kRecordOutputs;
+      weights_[1][0] = hn::Load(d, second);
+      weights_[1][1] = hn::Load(d, second + kTileOutputs);
+    }
+    sums_ = work.sums;
+    scales_ = rows.scales[0] + work.first_group * rows.rows[0];
+    rows_left_in_tile_ = scales_per_group_ = rows.rows[0];
+    second_sums_ = sums_ + kTileMaxRows * kRecordOutputs;
+    second_scales_ = rows.scales[1] + work.first_group * rows.rows[1];
+    second_rows_ = rows.rows[1];
+    totals_ = work.totals;
+    stride_ = work.stride;
   }
 
-  HWY_INLINE void Advance() {
-    const int64_t stop = std::min(row_ + rows_per_call_, end_);
-    for (; row_ < stop; ++row_) UpdateRow(row_);
-  }
-
-  HWY_INLINE void Finish() {
-    for (; row_ < end_; ++row_) UpdateRow(row_);
-  }
+  HWY_INLINE void Advance() { Update(std::min(rows_per_call_, rows_left_)); }
+  HWY_INLINE void Finish() { Update(rows_left_); }
 
  private:
-  HWY_INLINE void UpdateRow(int64_t row) const {
-    const hn::CappedTag<float, kTileOutputs> d;
-    const hn::RebindToSigned<decltype(d)> di;
-    const RowPair& pair = *work_.rows;
-    const int half = row < pair.rows[0] ? 0 : 1;
-    const int64_t in_half = half == 0 ? row : row - pair.rows[0];
-    const float* scale =
-        pair.scales[half] + work_.first_group * pair.rows[half] + in_half;
-    const int32_t* sums =
-        work_.sums + (half * kTileMaxRows + in_half) * kRecordOutputs;
-    const float* weights = work_.weights;
-    float* totals = work_.totals + row * work_.stride;
-    auto total0 = hn::Zero(d), total1 = hn::Zero(d);
-    if (work_.first_group != 0) {
-      total0 = hn::Load(d, totals);
-      total1 = hn::Load(d, totals + kTileOutputs);
+  HWY_INLINE void Update(int64_t rows) {
+    rows_left_ -= rows;
+    for (; rows > 0; --rows) {
+      if (two_groups_) {
+        UpdateRow<2>();
+      } else {
+        UpdateRow<1>();
+      }
     }
-    for (int64_t g = 0; g < work_.groups; ++g) {
-      const auto a = hn::Set(d, *scale);
-      const auto scale0 = hn::Mul(hn::Load(d, weights), a);
-      const auto scale1 = hn::Mul(hn::Load(d, weights + kTileOutputs), a);
-      const auto sum0 = hn::ConvertTo(d, hn::Load(di, sums));
-      const auto sum1 = hn::ConvertTo(d, hn::Load(di, sums + kTileOutputs));
-      total0 = hn::MulAdd(sum0, scale0, total0);
-      total1 = hn::MulAdd(sum1, scale1, total1);
-      scale += pair.rows[half];
-      sums += kGroupSums;
-      weights += kRecordOutputs;
-    }
-    hn::Store(total0, d, totals);
-    hn::Store(total1, d, totals + kTileOutputs);
   }
 
-  Work work_ = {};
+  template <int kGroups>
+  HWY_INLINE void UpdateRow() {
+    const TileF32 d;
+    const hn::RebindToSigned<TileF32> di;
+    if (rows_left_in_tile_ == 0) {
+      sums_ = second_sums_;
+      scales_ = second_scales_;
+      rows_left_in_tile_ = scales_per_group_ = second_rows_;
+    }
+    VF total0 = hn::Load(d, totals_);
+    VF total1 = hn::Load(d, totals_ + kTileOutputs);
+    NIBBLE_UNROLL
+    for (int i = 0; i < kGroups; ++i) {
+      const VF a = hn::Set(d, scales_[i * scales_per_group_]);
+      const int32_t* sums = sums_ + i * kGroupSums;
+      total0 = hn::MulAdd(hn::ConvertTo(d, hn::Load(di, sums)),
+                          hn::Mul(weights_[i][0], a), total0);
+      total1 = hn::MulAdd(hn::ConvertTo(d, hn::Load(di, sums + kTileOutputs)),
+                          hn::Mul(weights_[i][1], a), total1);
+    }
+    hn::Store(total0, d, totals_);
+    hn::Store(total1, d, totals_ + kTileOutputs);
+    sums_ += kRecordOutputs;
+    ++scales_;
+    totals_ += stride_;
+    --rows_left_in_tile_;
+  }
+
   int64_t rows_per_call_ = 0;
-  int64_t row_ = 0;
-  int64_t end_ = 0;
+  int64_t rows_left_ = 0;
+  bool two_groups_ = false;
+  VF weights_[kGroupsTogether][2];  // scales of both tiles
+  // Of the next row.
+  const int32_t* sums_ = nullptr;
+  const float* scales_ = nullptr;  // its activations', of the first group
+  int64_t scales_per_group_ = 0;
+  float* totals_ = nullptr;
+  int64_t stride_ = 0;
+  // Until the second group of rows begins.
+  int64_t rows_left_in_tile_ = 0;
+  const int32_t* second_sums_ = nullptr;
+  const float* second_scales_ = nullptr;
+  int64_t second_rows_ = 0;
 };
 
 inline TileShapes ShapesFor(const RowPair& pair, int64_t step) {
@@ -158,9 +186,16 @@ struct GroupProduct {
   int32_t* sums;           // kGroupSums of them
 };
 
+// What vector instructions do between the multiplies.
+struct VectorWork {
+  PendingUpdate* update;
+  BlockDecoder* decoder;
+  int64_t chunks_per_step;  // of the decoder
+};
+
 template <class Tiles, bool kPair>
-HWY_INLINE void MultiplyGroup(const GroupProduct& product, Tiles& tiles,
-                              PendingUpdate& pending) {
+HWY_INLINE void MultiplyGroup(const GroupProduct& product,
+                              const VectorWork& work, Tiles& tiles) {
   const RowPair& rows = *product.rows;
   const int64_t tile_bytes = product.step / 4 * kTileRowBytes;
   const uint8_t* weights = product.weights;
@@ -179,17 +214,18 @@ HWY_INLINE void MultiplyGroup(const GroupProduct& product, Tiles& tiles,
         rows.values[0] + block * rows.rows[0] + in_block, kInt8BlockInputs);
     tiles.template Load<kWeights0>(weights, kTileRowBytes);
     tiles.template DotI8<kSum00, kRows0, kWeights0>();
-    pending.Advance();
     tiles.template Load<kWeights1>(weights + tile_bytes, kTileRowBytes);
     tiles.template DotI8<kSum01, kRows0, kWeights1>();
-    pending.Advance();
+    work.update->Advance();
     if (kPair) {
       tiles.template Load<kRows1>(
           rows.values[1] + block * rows.rows[1] + in_block, kInt8BlockInputs);
       tiles.template DotI8<kSum10, kRows1, kWeights0>();
-      pending.Advance();
       tiles.template DotI8<kSum11, kRows1, kWeights1>();
-      pending.Advance();
+      work.update->Advance();
+    }
+    if (!work.decoder->finished()) {
+      work.decoder->Advance(work.chunks_per_step);
     }
     weights += 2 * tile_bytes;
   }
@@ -203,102 +239,152 @@ HWY_INLINE void MultiplyGroup(const GroupProduct& product, Tiles& tiles,
   }
 }
 
-// A block of K of one record, decoded.
-struct DecodedBlock {
-  int64_t first_group;
-  int64_t groups;
-  const uint8_t* weights;  // [groups][Int8TilePlan::group_bytes]
-  const float* scales;     // [groups][32]
-};
-
-// One record's outputs over one block of K, for all rows. `sums` takes two
-// times kGroupsTogether groups in turns: while the one's become floats, the
-// other's are written.
-template <class Tiles>
-HWY_INLINE void MultiplyBlock(const Product& product, const Int8TilePlan& plan,
-                              const DecodedBlock& block, Totals totals,
-                              int32_t* sums, ShapedTiles<Tiles>& tiles) {
-  const PackedLayout& layout = *product.layout;
-  const Panel& panel = product.panel;
-  PendingUpdate pending;
-  RowPair pairs[2];  // in turns as well
-  int64_t turn = 0;
-  for (int64_t g = 0; g < panel.groups.count; g += 2) {
-    RowPair& rows = pairs[g / 2 % 2];
-    rows = PairOfRows(panel, g, layout);
-    tiles.Configure(ShapesFor(rows, plan.step));
-    const bool two = rows.rows[1] != 0;
-    for (int64_t i = 0; i < block.groups; i += kGroupsTogether) {
-      const int64_t count = std::min(kGroupsTogether, block.groups - i);
-      int32_t* out = sums + turn * kGroupsTogether * kGroupSums;
-      for (int64_t j = i; j < i + count; ++j) {
-        const int64_t begin = (block.first_group + j) * layout.group_size;
-        const int64_t inputs =
-            std::min(layout.group_size, layout.inputs - begin);
-        const GroupProduct one = {&rows,
-                                  begin,
-                                  plan.step,
-                                  CeilDiv(inputs, plan.step),
-                                  block.weights + j * plan.group_bytes,
-                                  out + (j - i) * kGroupSums};
-        if (two) {
-          MultiplyGroup<Tiles, true>(one, tiles.get(), pending);
-        } else {
-          MultiplyGroup<Tiles, false>(one, tiles.get(), pending);
-        }
-      }
-      pending.Finish();
-      // As many rows after each multiply as finish within the next `count`
-      // groups.
-      const int64_t multiplies = count * plan.steps_per_group * (two ? 4 : 2);
-      pending.Start(
-          {out, block.scales + i * kRecordOutputs, block.first_group + i, count,
-           &rows, totals.data + rows.first_row * totals.stride, totals.stride},
-          CeilDiv(rows.rows[0] + rows.rows[1], multiplies));
-      turn ^= 1;
-    }
-  }
-  pending.Finish();
-}
-
-// Scratch of a thread: sums, then a decoded block's scales and weights.
+// Scratch of a thread: the sums of two times kGroupsTogether groups, the one's
+// written while the other's become floats, and two decoded blocks likewise.
 inline constexpr int64_t kSumsBytes =
     2 * kGroupsTogether * kGroupSums * sizeof(int32_t);
 
-inline int64_t Int8ScratchBytes(const PackedLayout& layout, int64_t /*rows*/) {
-  const Int8TilePlan plan(layout);
-  return kSumsBytes +
-         plan.groups_per_block *
-             (kRecordOutputs * static_cast<int64_t>(sizeof(float)) +
-              plan.group_bytes);
+inline int64_t DecodedBytes(const Int8TilePlan& plan) {
+  return plan.groups_per_block *
+         (kRecordOutputs * static_cast<int64_t>(sizeof(float)) +
+          plan.group_bytes);
 }
+
+inline int64_t Int8ScratchBytes(const PackedLayout& layout, int64_t /*rows*/) {
+  return kSumsBytes + 2 * DecodedBytes(Int8TilePlan(layout));
+}
+
+// Records [first, end) on their way through the blocks of K: all of them pass
+// over a block before the next one, so that its activations stay in L2.
+template <class Tiles>
+class Int8Product {
+ public:
+  Int8Product(const Product& product, std::byte* scratch)
+      : product_(product),
+        layout_(*product.layout),
+        panel_(product.panel),
+        plan_(layout_),
+        sums_(reinterpret_cast<int32_t*>(scratch)),
+        decoded_(scratch + kSumsBytes),
+        decoder_(layout_, plan_),
+        tiles_(ShapesFor(PairOfRows(panel_, 0, layout_), plan_.step)) {}
+
+  void Run(int64_t first, int64_t end, Totals totals) {
+    const int64_t records = end - first;
+    const int64_t blocks = CeilDiv(layout_.groups(), plan_.groups_per_block);
+    ZeroTotals(records, totals);
+    Decode(0, 0, first);
+    decoder_.Finish();
+    for (int64_t i = 0; i < blocks * records; ++i) {
+      const int64_t next = i + 1;
+      if (next < blocks * records) {
+        Decode(next, next / records, first + next % records);
+      }
+      MultiplyBlock(
+          Block(i, i / records),
+          {totals.data + i % records * kRecordOutputs, totals.stride});
+      decoder_.Finish();
+    }
+    update_.Finish();
+  }
+
+ private:
+  // Where block `block` of K lies while it is the `turn`th that is multiplied.
+  DecodedBlock Block(int64_t turn, int64_t block) const {
+    std::byte* bytes = decoded_ + turn % 2 * DecodedBytes(plan_);
+    DecodedBlock decoded;
+    decoded.first_group = block * plan_.groups_per_block;
+    decoded.groups = std::min(plan_.groups_per_block,
+                              layout_.groups() - decoded.first_group);
+    decoded.scales = reinterpret_cast<float*>(bytes);
+    decoded.weights = reinterpret_cast<uint8_t*>(
+        decoded.scales + plan_.groups_per_block * kRecordOutputs);
+    return decoded;
+  }
+
+  // Begins to decode, at a pace that a block of full groups keeps up with.
+  void Decode(int64_t turn, int64_t block, int64_t record) {
+    decoder_.Start(product_.weights + record * layout_.record_bytes(),
+                   Block(turn, block));
+    const int64_t steps = plan_.groups_per_block * plan_.steps_per_group *
+                          CeilDiv(panel_.groups.count, 2);
+    const int64_t chunks = plan_.groups_per_block *
+                           CeilDiv(layout_.group_size, layout_.chunk_inputs());
+    chunks_per_step_ = CeilDiv(chunks, steps);
+  }
+
+  void ZeroTotals(int64_t records, Totals totals) const {
+    for (int64_t row = 0; row < panel_.groups.rows; ++row) {
+      std::memset(totals.data + row * totals.stride, 0,
+                  records * kRecordOutputs * sizeof(float));
+    }
+  }
+
+  // One record's outputs over one block of K, for all rows.
+  HWY_INLINE void MultiplyBlock(const DecodedBlock& block, Totals totals) {
+    for (int64_t g = 0; g < panel_.groups.count; g += 2) {
+      const RowPair rows = PairOfRows(panel_, g, layout_);
+      tiles_.Configure(ShapesFor(rows, plan_.step));
+      if (rows.rows[1] != 0) {
+        MultiplyRows<true>(rows, block, totals);
+      } else {
+        MultiplyRows<false>(rows, block, totals);
+      }
+    }
+  }
+
+  template <bool kPair>
+  HWY_INLINE void MultiplyRows(const RowPair& rows, const DecodedBlock& block,
+                               Totals totals) {
+    // A copy of its own stays in registers, four vectors of scales among it.
+    PendingUpdate update = update_;
+    const VectorWork work = {&update, &decoder_, chunks_per_step_};
+    for (int64_t i = 0; i < block.groups; i += kGroupsTogether) {
+      const int64_t count = std::min(kGroupsTogether, block.groups - i);
+      int32_t* sums = sums_ + turn_ * kGroupsTogether * kGroupSums;
+      turn_ ^= 1;
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t begin = (block.first_group + i + j) * layout_.group_size;
+        const int64_t inputs =
+            std::min(layout_.group_size, layout_.inputs - begin);
+        const GroupProduct group = {&rows,
+                                    begin,
+                                    plan_.step,
+                                    CeilDiv(inputs, plan_.step),
+                                    block.weights + (i + j) * plan_.group_bytes,
+                                    sums + j * kGroupSums};
+        MultiplyGroup<Tiles, kPair>(group, work, tiles_.get());
+      }
+      update.Finish();
+      // As many rows a time as finish within `count` groups.
+      const int64_t calls = count * plan_.steps_per_group * (kPair ? 2 : 1);
+      update.Start(
+          {sums, block.scales + i * kRecordOutputs, block.first_group + i,
+           count, &rows, totals.data + rows.first_row * totals.stride,
+           totals.stride},
+          CeilDiv(rows.rows[0] + rows.rows[1], calls));
+    }
+    update_ = update;
+  }
+
+  const Product& product_;
+  const PackedLayout& layout_;
+  const Panel& panel_;
+  const Int8TilePlan plan_;
+  int32_t* sums_;       // [2][kGroupsTogether][kGroupSums]
+  std::byte* decoded_;  // [2][DecodedBytes()]
+  int turn_ = 0;        // of the sums
+  PendingUpdate update_;
+  BlockDecoder decoder_;
+  int64_t chunks_per_step_ = 0;
+  ShapedTiles<Tiles> tiles_;
+};
 
 // The table's function.
 template <class Tiles>
 void MultiplyInt8(const Product& product, int64_t first, int64_t end,
                   Totals totals, std::byte* scratch) {
-  const PackedLayout& layout = *product.layout;
-  const Int8TilePlan plan(layout);
-  auto* sums = reinterpret_cast<int32_t*>(scratch);
-  auto* scales = reinterpret_cast<float*>(scratch + kSumsBytes);
-  auto* weights = reinterpret_cast<uint8_t*>(scales + plan.groups_per_block *
-                                                          kRecordOutputs);
-  ShapedTiles<Tiles> tiles(
-      ShapesFor(PairOfRows(product.panel, 0, layout), plan.step));
-  for (int64_t g = 0; g < layout.groups(); g += plan.groups_per_block) {
-    const int64_t count = std::min(plan.groups_per_block, layout.groups() - g);
-    for (int64_t record = first; record < end; ++record) {
-      const std::byte* bytes = product.weights + record * layout.record_bytes();
-      for (int64_t i = 0; i < count; ++i) {
-        DecodeScales(layout, bytes, g + i, scales + i * kRecordOutputs);
-        DecodeGroup(layout, plan, bytes, g + i, weights + i * plan.group_bytes);
-      }
-      const Totals record_totals = {
-          totals.data + (record - first) * kRecordOutputs, totals.stride};
-      MultiplyBlock(product, plan, {g, count, weights, scales}, record_totals,
-                    sums, tiles);
-    }
-  }
+  Int8Product<Tiles>(product, scratch).Run(first, end, totals);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -10,6 +10,7 @@
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/matmul/reference.h"
@@ -52,10 +53,15 @@ class IntegerKernelTest : public ::testing::TestWithParam<size_t> {
   bool int8_activations() const { return kernel().panel == DType::kI8; }
 
   void SetUp() override {
+    // Emulated tiles are never the best choice: they run where asked for.
+    if (kernel().isa == Isa::kEmulatedAmx && CpuSupports(Isa::kEmulatedAmx)) {
+      ASSERT_TRUE(LimitIsa(Isa::kEmulatedAmx).ok());
+    }
     if (!KernelAllowed(kernel())) {
       GTEST_SKIP() << "this machine cannot run " << kernel().name;
     }
   }
+  void TearDown() override { ASSERT_TRUE(LimitIsa(BestIsa()).ok()); }
 
   PackedLayout Layout(int64_t outputs, int64_t inputs, int64_t group_size,
                       bool symmetric = true, bool wide_scales = false) const {

@@ -41,10 +41,15 @@ class KernelTest : public ::testing::TestWithParam<size_t> {
   const MatMulKernel& kernel() const { return MatMulKernels()[GetParam()]; }
 
   void SetUp() override {
+    // Emulated tiles are never the best choice: they run where asked for.
+    if (kernel().isa == Isa::kEmulatedAmx && CpuSupports(Isa::kEmulatedAmx)) {
+      ASSERT_TRUE(LimitIsa(Isa::kEmulatedAmx).ok());
+    }
     if (!KernelAllowed(kernel())) {
       GTEST_SKIP() << "this machine cannot run " << kernel().name;
     }
   }
+  void TearDown() override { ASSERT_TRUE(LimitIsa(BestIsa()).ok()); }
 
   Operands Random(int64_t rows, int64_t inputs, int64_t outputs) const {
     Operands o = {rows, inputs, outputs, RandomValues(rows * inputs, 1),
