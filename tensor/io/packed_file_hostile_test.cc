@@ -2,8 +2,6 @@
 // the file and the part named.
 #include <sys/stat.h>
 
-#include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -349,60 +347,6 @@ TEST(PackedFileHostileTest, BadLayoutsAreRefused) {
   refused([](Packed& p) { p.clear_group_size(); }, "a layout with fields");
   refused([](Packed& p) { p.clear_symmetric(); }, "a layout with fields");
   refused([](Packed& p) { p.clear_wide_scales(); }, "a layout with fields");
-}
-
-// Writes one tensor of zeros with `value` at byte `at`, and verifies it.
-template <class Value>
-absl::Status VerifyWith(const PackedKind& what, size_t at, Value value) {
-  const std::string path = MakeTestFolder() + "/a.nib";
-  std::vector<std::byte> data(static_cast<size_t>(*PackedKindBytes(what)));
-  std::memcpy(data.data() + at, &value, sizeof(value));
-  auto writer = PackedFileWriter::Create(path, {}, {{"t", what}}, {});
-  EXPECT_TRUE(writer.ok() && writer->Append(data).ok() &&
-              writer->Commit().ok());
-  return (*PackedFile::Open(path))->VerifyTensor("t");
-}
-
-TEST(PackedFileHostileTest, ScalesThatAreNotFiniteAreNamed) {
-  // Two records of a scale line, zero points and codes.
-  const PackedLayout int4 =
-      *PackedLayout::Create(WeightFormat::kInt4, 64, 64, 32, false);
-  const auto record = static_cast<size_t>(int4.record_bytes());
-  constexpr uint16_t kInfinity = 0x7C00, kNan = 0xFE01, kLargest = 0x7BFF;
-  const auto refused = [](const absl::Status& status) {
-    EXPECT_EQ(status.code(), Code::kDataLoss) << status;
-    EXPECT_THAT(status.message(), HasSubstr("tensor 't' holds a scale or "));
-  };
-  for (const size_t at : {size_t{0}, size_t{126}, record, record + 126}) {
-    refused(VerifyWith(int4, at, kInfinity));
-    refused(VerifyWith(int4, at, kNan));
-    EXPECT_TRUE(VerifyWith(int4, at, kLargest).ok());
-  }
-  // Zero points and codes may have any bits.
-  EXPECT_TRUE(VerifyWith(int4, 128, kNan).ok());
-  EXPECT_TRUE(VerifyWith(int4, record - 2, kNan).ok());
-  const PackedLayout wide =
-      *PackedLayout::Create(WeightFormat::kInt8, 64, 64, 32, true, true);
-  refused(VerifyWith(wide, static_cast<size_t>(wide.record_bytes()) + 252,
-                     -std::numeric_limits<float>::infinity()));
-  EXPECT_TRUE(VerifyWith(wide, 256, std::nanf("")).ok());
-}
-
-TEST(PackedFileHostileTest, FloatWeightsThatAreNotFiniteAreNamed) {
-  const PackedLayout f32 = *PackedLayout::Create(WeightFormat::kF32, 16, 3);
-  const PackedLayout bf16 = *PackedLayout::Create(WeightFormat::kBF16, 16, 3);
-  const uint16_t bf16_nan = 0xFFC0;
-  const float nan = std::nanf("");
-  for (const absl::Status& status :
-       {VerifyWith(f32, 188, nan), VerifyWith(bf16, 126, bf16_nan),
-        VerifyWith(PlainTensor{DType::kF32, {3}}, 8, nan),
-        VerifyWith(PlainTensor{DType::kBF16, {3}}, 4, bf16_nan),
-        VerifyWith(PlainTensor{DType::kF16, {3}}, 2, uint16_t{0x7C00}),
-        VerifyWith(PlainTensor{DType::kF64, {3}}, 16, std::nan(""))}) {
-    EXPECT_EQ(status.code(), Code::kDataLoss) << status;
-    EXPECT_THAT(status.message(), HasSubstr("tensor 't' holds a scale or "));
-  }
-  EXPECT_TRUE(VerifyWith(PlainTensor{DType::kI32, {3}}, 8, nan).ok());
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 // Packed files that are sound: what was written comes back.
 #include "tensor/io/packed_file.h"
 
-#include <thread>
-
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -303,40 +301,6 @@ TEST(PackedFileTest, WhatIsNotThereOrOfTheOtherKindIsNamed) {
   EXPECT_FALSE(file->IsPacked("x"));
   EXPECT_TRUE(file->Contains("packed"));
   EXPECT_FALSE(file->Contains("x"));
-}
-
-// A tensor of several stretches, verified by two threads.
-TEST(PackedFileTest, ThreadsVerifyTogether) {
-  const std::string path = MakeTestFolder() + "/a.nib";
-  const PackedLayout layout =
-      *PackedLayout::Create(WeightFormat::kInt8, 70, 20000, 32);
-  const size_t plain_bytes = 4 * 300'000;
-  ASSERT_TRUE(
-      Write(path, {}, {Plain("a", 300'000), {"b", layout}}, {},
-            FiniteBytes(plain_bytes + static_cast<size_t>(layout.bytes()), 1))
-          .ok());
-  const auto two_threads = [](int64_t tasks,
-                              absl::FunctionRef<void(int64_t)> task) {
-    EXPECT_GE(tasks, 5);
-    const auto every_other = [&](int64_t first) {
-      for (int64_t i = first; i < tasks; i += 2) task(i);
-    };
-    std::thread thread(every_other, 1);
-    every_other(0);
-    thread.join();
-  };
-  EXPECT_TRUE(Opened(path)->VerifyAll(two_threads).ok());
-
-  std::string bytes = ReadFile(path);
-  for (const size_t at : {size_t{4096}, bytes.size() - 1}) bytes[at] ^= 1;
-  WriteFile(path, bytes);
-  const auto file = Opened(path);
-  ASSERT_NE(file, nullptr);
-  const std::vector<absl::Status> damage = file->FindDamage(two_threads);
-  ASSERT_EQ(damage.size(), 2u);
-  EXPECT_THAT(damage[0].message(), HasSubstr("tensor 'a' is damaged"));
-  EXPECT_THAT(damage[1].message(), HasSubstr("tensor 'b' is damaged"));
-  EXPECT_EQ(file->VerifyTensor("a"), file->VerifyAll());
 }
 
 TEST(PackedFileTest, SaysWhenItChangedWhileMapped) {
