@@ -20,7 +20,7 @@ constexpr absl::string_view kStyle = R"(
   --ink: #e8e8e8; --faint: #a5a5a5; --grid: #2c3036; --decode: #56b4e9;
   --product: #2fd0a0; --prefill: #ff9a4d; --bound: #d0d0d0; } }
 body { background: var(--paper); color: var(--ink); margin: 2rem auto;
-  max-width: 68rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }
+  max-width: 74rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem; margin-bottom: 0.3rem; }
 p { margin: 0.3rem 0; }
 svg { width: 100%; height: auto; margin: 1rem 0; }
@@ -32,6 +32,7 @@ svg .middle { text-anchor: middle; }
 svg .end { text-anchor: end; }
 svg .grid { stroke: var(--grid); stroke-width: 1; }
 svg .slope, svg .roof { stroke: var(--bound); stroke-width: 2; }
+svg .slope.minor { stroke: var(--faint); }
 svg .minor { stroke-width: 1.3; stroke-dasharray: 6 4; }
 .mark { stroke: var(--paper); stroke-width: 1; }
 .decode { fill: var(--decode); }
@@ -46,7 +47,8 @@ table { border-collapse: collapse; width: 100%;
 caption { text-align: left; padding: 0.4rem 0; color: var(--faint); }
 th, td { padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--grid); }
-th[scope=row], thead th:nth-child(2) { text-align: left; font-weight: 500; }
+th[scope=row] { text-align: left; font-weight: 500; }
+thead th:nth-child(2) { text-align: left; }
 )";
 
 constexpr absl::string_view kKey = R"(<p class="key">
@@ -110,7 +112,7 @@ void AppendTableHead(std::string* page) {
       "Shares are of the limits measured in turn with each row.</caption>\n"
       "<thead><tr>");
   for (const char* name :
-       {"#", "row", "median ms", "min", "max", "tokens/s", "GB/s",
+       {"#", "row", "median ms", "min .. max", "tokens/s", "GB/s",
         "of bandwidth", "GMAC/s", "of peak", "of products", "x one row"}) {
     absl::StrAppend(page, "<th scope=\"col\">", name, "</th>");
   }
@@ -120,8 +122,8 @@ void AppendTableHead(std::string* page) {
 void AppendTableRow(int number, const BenchRow& row, std::string* page) {
   absl::StrAppendFormat(
       page,
-      "<tr><td>%d</td><th scope=\"row\">%s</th><td>%.3f</td><td>%.3f</td>"
-      "<td>%.3f</td><td>%.1f</td><td>%.1f</td><td>%s</td><td>%.1f</td>"
+      "<tr><td>%d</td><th scope=\"row\">%s</th><td>%.3f</td>"
+      "<td>%.3f .. %.3f</td><td>%.1f</td><td>%.1f</td><td>%s</td><td>%.1f</td>"
       "<td>%s</td><td>%s</td><td>%s</td></tr>\n",
       number, EscapeXml(RowName(row)), row.milliseconds.median,
       row.milliseconds.min, row.milliseconds.max, row.TokensPerSecond(),

@@ -12,12 +12,12 @@
 namespace nibble {
 namespace {
 
-// Longer than waking a thread takes, shorter than a time slice.
-constexpr double kMultiplySeconds = 2e-3;
 constexpr int64_t kMinReadBytes = int64_t{256} << 20;
 
-// How many multiplies all threads do in kMultiplySeconds.
-int64_t Calibrate(MultiplyKind kind, ThreadPool& pool) {
+// How many multiplies all threads do in effort.seconds; at most
+// effort.most_macs.
+int64_t Calibrate(MultiplyKind kind, const MultiplyEffort& effort,
+                  ThreadPool& pool) {
   // The shortest of a few: a thread that had to wait for its core makes any
   // amount of work look slow.
   constexpr int kTries = 4;
@@ -28,10 +28,12 @@ int64_t Calibrate(MultiplyKind kind, ThreadPool& pool) {
       seconds = std::min(seconds, TimeMultiplies(kind, macs, pool, done));
     }
     // What was long enough to be timed is scaled to what is wanted.
-    if (seconds > kMultiplySeconds / 4) {
-      return static_cast<int64_t>(static_cast<double>(done) * kMultiplySeconds /
-                                  seconds);
+    if (seconds > effort.seconds / 4) {
+      const double wanted =
+          static_cast<double>(done) * effort.seconds / seconds;
+      return std::min(static_cast<int64_t>(wanted), effort.most_macs);
     }
+    if (macs >= effort.most_macs / 4) return effort.most_macs;
   }
 }
 
@@ -44,13 +46,14 @@ int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes) {
   return std::min(wanted, most) / 64 * 64;
 }
 
-std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool) {
+std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool,
+                                       const MultiplyEffort& effort) {
   constexpr int kRuns = 5;
   std::vector<MultiplyPeak> peaks;
   for (const MultiplyKind kind :
        {MultiplyKind::kInt8Dot, MultiplyKind::kBF16Dot, MultiplyKind::kF32}) {
     if (!HasMultiply(kind)) continue;
-    const int64_t macs = Calibrate(kind, pool);
+    const int64_t macs = Calibrate(kind, effort, pool);
     std::vector<double> rates;
     for (int run = 0; run < kRuns; ++run) {
       int64_t done = 0;
@@ -66,15 +69,19 @@ LimitProbe::LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool)
     : kind_(kind),
       pool_(pool),
       buffer_(static_cast<size_t>(read_bytes), AlignedBuffer::Fill::kZero),
-      macs_(Calibrate(kind, pool)) {}
+      macs_(Calibrate(kind, {}, pool)) {}
 
-void LimitProbe::Sample() {
+void LimitProbe::Sample(double work_seconds) {
   read_seconds_ +=
       TimeRead(absl::MakeConstSpan(buffer_.data(), buffer_.size()), pool_);
   ++reads_;
-  int64_t done = 0;
-  multiply_seconds_ += TimeMultiplies(kind_, macs_, pool_, done);
-  multiplied_ += done;
+  // In short pieces, as they were calibrated.
+  const double enough = multiply_seconds_ + work_seconds / 10;
+  do {
+    int64_t done = 0;
+    multiply_seconds_ += TimeMultiplies(kind_, macs_, pool_, done);
+    multiplied_ += done;
+  } while (multiply_seconds_ < enough);
 }
 
 LimitProbe::Rates LimitProbe::Take() {

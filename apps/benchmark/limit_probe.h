@@ -26,9 +26,17 @@ namespace nibble {
 // quarter of the memory that is free.
 int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes);
 
+// How long a measurement may take: in time, and in work, since under emulation
+// the clock may run as it likes.
+struct MultiplyEffort {
+  double seconds = 2e-3;  // of each run
+  int64_t most_macs = int64_t{1} << 40;
+};
+
 // What all threads do of each multiply instruction that the active ISA has: the
-// median of a few runs of two milliseconds each.
-std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool);
+// median of a few runs.
+std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool,
+                                       const MultiplyEffort& effort = {});
 
 class LimitProbe {
  public:
@@ -41,8 +49,9 @@ class LimitProbe {
   // REQUIRES: HasMultiply(kind), read_bytes >= 64.
   LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool);
 
-  // Reads the buffer once, and multiplies for about two milliseconds.
-  void Sample();
+  // Reads the buffer once, and multiplies for about two milliseconds, or a tenth
+  // of `work_seconds` if that is more: a short look says little about long work.
+  void Sample(double work_seconds = 0);
 
   // The rates over all samples since the last call. REQUIRES: there was one.
   Rates Take();

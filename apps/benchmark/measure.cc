@@ -49,7 +49,7 @@ absl::Status Repeat(const Work& work, LimitProbe& probe,
       seconds += *unit;
       ++units;
     }
-    probe.Sample();
+    probe.Sample(since_sample);
   }
   const LimitProbe::Rates rates = probe.Take();
   samples.milliseconds.push_back(seconds * 1e3 / static_cast<double>(units));

@@ -95,7 +95,7 @@ class Drawing {
       low_y = std::min(low_y, roof.macs_per_second);
     }
     x_ = {low_x / 1.6, high_x * 2.2, kLeft, kWidth - kRight};
-    y_ = {low_y / 2.0, high_y * 1.9, kHeight - kBottom, kTop};
+    y_ = {low_y / 2.0, high_y * 1.6, kHeight - kBottom, kTop};
   }
 
   void Open() {
@@ -158,6 +158,7 @@ class Drawing {
     const double y1 = y_.At(start * roofline_.bytes_per_second);
     const double y2 = y_.At(end * roofline_.bytes_per_second);
     Line("slope", x1, y1, x2, y2);
+    DrawSlopeOn(end);
     const double angle = std::atan2(y2 - y1, x2 - x1) * 180 / M_PI;
     const double x = x1 + (x2 - x1) * 0.5, y = y1 + (y2 - y1) * 0.5;
     Text("bound middle", x, y - 8,
@@ -165,6 +166,20 @@ class Drawing {
          absl::StrFormat(" transform=\"rotate(%.1f %.1f %.1f)\"", angle, x, y));
     OccupySlope(x1, y1, x2, y2);
     for (size_t i = 0; i < roofline_.roofs.size(); ++i) DrawRoof(i);
+  }
+
+  // From the first roof to the highest, for which the same slope holds.
+  void DrawSlopeOn(double from) {
+    double highest = 0;
+    for (const Roof& roof : roofline_.roofs) {
+      highest = std::max(highest, roof.macs_per_second);
+    }
+    const double to = highest / roofline_.bytes_per_second;
+    if (to <= from) return;
+    const double rate = roofline_.bytes_per_second;
+    Line("slope minor", x_.At(from), y_.At(from * rate), x_.At(to),
+         y_.At(highest));
+    OccupySlope(x_.At(from), y_.At(from * rate), x_.At(to), y_.At(highest));
   }
 
   // In steps, since boxes stand upright.
