@@ -6,6 +6,7 @@
 #       rules, in folders named by their lists' checksums.
 #   prepare_bazel.sh clang         installs clang, its runtimes and symbolizer
 #   prepare_bazel.sh clang-format  installs clang-format 14
+#   prepare_bazel.sh emulator      installs what builds the AMX machine
 set -euo pipefail
 
 say() { printf 'bazelw: %s\n' "$*" >&2; }
@@ -194,5 +195,6 @@ case ${1:-} in
     ;;
   clang) apt_install clang llvm ;;
   clang-format) apt_install clang-format-14 ;;
+  emulator) apt_install build-essential patch xz-utils ;;
   *) die "usage: prepare_bazel.sh bazel ROOT READY [BAZEL] | clang | ..." ;;
 esac

@@ -27,18 +27,18 @@
 namespace nibble {
 namespace {
 
+#if HWY_TARGETS & HWY_AVX3
 // Rows of activations per group: those of a tile.
 constexpr int64_t kMaxRows = kTileMaxRows;
 // Fewer rows of int8 activations go to the instructions without tiles, which
-// give the same bits. Counted (docs/amx.md), tiles win from 4 rows on where the
-// weights are in a cache; where they come from memory, which up to 13 rows
-// takes longer than multiplying, decoding them first only adds to that.
+// give the same bits: they multiply up to 13 rows in the time that the weights
+// take from memory, and how well these use the bandwidth has been measured.
+// docs/amx.md counts.
 constexpr int64_t kMinRows = 9;
 // Records that share a block of activations while it is in L2. Their totals
 // take 256 KiB at 512 rows.
 constexpr int64_t kRecordsPerCall = 4;
 
-#if HWY_TARGETS & HWY_AVX3
 #define NIBBLE_AMX_INT8_ROW(name, weights, isa, tiles)                     \
   {                                                                        \
     name, weights, weights, DType::kI8, isa, 0, kMaxRows, kRecordsPerCall, \
