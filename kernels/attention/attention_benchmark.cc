@@ -6,9 +6,11 @@
 // values, with the share of read bandwidth. The caches cycled through are 192
 // MiB together, so that none of them is still in a cache of the processor.
 // Prefill is bound by multiplying: its figure is GMAC/s over the visible pairs
-// of query and key, with the share of the FMA peak. The limits are measured
-// before and after each benchmark, with its threads. One thread is timed by its
-// CPU clock, which ignores busy neighbours, more threads by the wall clock.
+// of query and key, with the share of the FMA peak; for an int8 cache of half
+// the peak of int8 dot products, since one factor has 16 bits. The limits are
+// measured before and after each benchmark, with its threads. One thread is
+// timed by its CPU clock, which ignores busy neighbours, more threads by the
+// wall clock.
 //
 // DecodeResident repeats one cache of 256 tokens: the bound that the arithmetic
 // sets when memory does not.
@@ -65,7 +67,7 @@ class Caches {
   Caches(const Model& model, DType dtype, int64_t depth, int64_t bytes) {
     KvView shape{dtype, model.kv_heads, model.head_dim, kPageTokens, {}, {}};
     const int64_t width = model.kv_heads * model.head_dim;
-    bytes_ = 2 * depth * width * DTypeBlockBytes(dtype);
+    bytes_ = 2 * depth * KvPageBytes(shape) / kPageTokens;
     const std::vector<float> rows = SomeNumbers(depth * width);
     const MatrixView<const float> all(rows.data(), depth, width);
     for (int64_t n = std::max<int64_t>(1, bytes / bytes_); n > 0; --n) {
@@ -119,13 +121,16 @@ double BestReadRate(ThreadPool& pool, double best) {
   return best;
 }
 
-double BestMultiplyRate(ThreadPool& pool, double best) {
+double BestMultiplyRate(DType dtype, ThreadPool& pool, double best) {
+  const bool int8 = dtype == DType::kI8;
   for (int i = 0; i < 3; ++i) {
     int64_t done = 0;
     const double seconds = SecondsOf(pool.threads(), [&] {
-      TimeMultiplies(MultiplyKind::kF32, int64_t{1} << 28, pool, done);
+      TimeMultiplies(int8 ? MultiplyKind::kInt8Dot : MultiplyKind::kF32,
+                     int64_t{1} << (int8 ? 31 : 28), pool, done);
     });
-    best = std::max(best, static_cast<double>(done) / seconds);
+    const double products = static_cast<double>(done) / (int8 ? 2 : 1);
+    best = std::max(best, products / seconds);
   }
   return best;
 }
@@ -166,12 +171,12 @@ void Prefill(benchmark::State& state, const Model& model, DType dtype,
                                    first,
                                    first + tokens,
                                    caches.Next()};
-  double limit = BestMultiplyRate(pool, 0.0);
+  double limit = BestMultiplyRate(dtype, pool, 0.0);
   for (auto _ : state) {
     Attention({&sequence, 1}, ParamsOf(model), pool);
     benchmark::DoNotOptimize(out.data());
   }
-  limit = BestMultiplyRate(pool, limit);
+  limit = BestMultiplyRate(dtype, pool, limit);
   const double pairs = static_cast<double>(tokens) * first +
                        0.5 * static_cast<double>(tokens) * (tokens + 1);
   const double macs =
@@ -191,11 +196,11 @@ void Add(const std::string& name, int threads, Args... args) {
 
 void Register() {
   for (int threads : {1, 2}) {
-    for (DType dtype : {DType::kBF16, DType::kF32}) {
+    for (DType dtype : {DType::kI8, DType::kBF16, DType::kF32}) {
       for (const Model& model : kModels) {
         const std::string suffix = absl::StrCat(
             model.name, "/", DTypeName(dtype), "/threads:", threads);
-        for (int64_t depth : {512, 1024, 2048, 4096}) {
+        for (int64_t depth : {512, 1024, 3072, 4096}) {
           Add(absl::StrCat("Decode/", suffix, "/depth:", depth), threads,
               Decode, model, dtype, depth, kColdBytes);
         }

@@ -25,6 +25,8 @@
 #include "kernels/attention/join-inl.h"
 #include "kernels/attention/rows-inl.h"
 
+// Highway also compiles its baseline, which no row is for.
+#if HWY_TARGET <= HWY_AVX2
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
@@ -32,6 +34,11 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int64_t kMaxTileRows = 6;
+
+// How far ahead of a single tile of rows the stream is prefetched. Decode of
+// 3,072 tokens in GB/s, with 2, 4, 8 and 16 KiB: 32/32/128 19, 22, 26, 25;
+// 9/3/64 12, -, 22, -.
+constexpr int64_t kAheadBytes = 8192;
 
 // The scratch of a running task.
 struct Int8Scratch {
@@ -152,7 +159,12 @@ bool LoadScales(const GroupTable& table, KeyRange columns, float* scales) {
   return !hn::AllFalse(d, spoiled);
 }
 
-// One key block of a task.
+struct GroupTables {
+  GroupTable keys;
+  GroupTable values;
+};
+
+// The key blocks of a task, one after the other.
 template <bool kVnni>
 class Int8Block {
  public:
@@ -164,26 +176,25 @@ class Int8Block {
         scratch_(scratch),
         tiles_((rows.count + kInt8Rows<kVnni> - 1) / kInt8Rows<kVnni>) {}
 
+  // REQUIRES: ascending blocks, one after the other.
   void Attend(int64_t block, const Partial& out) {
-    const KvView& kv = task_.sequence->kv;
+    if (block == task_.block_begin) Prepare(block, 0);
+    const GroupTables& now = tables_[current_];
+    const GroupTables& next = tables_[1 - current_];
     start_ = block * kKeyBlock;
     const KeyRange tokens = TokensOf(block);
     const KeyRange columns{tokens.begin - start_, tokens.end - start_};
-    FillGroups(kv, kv.key_pages, task_.kv_head, tokens, keys_);
-    FillGroups(kv, kv.value_pages, task_.kv_head, tokens, values_);
-    LoadScales</*kClean=*/false>(keys_, columns, scratch_.key_scales);
+    LoadScales</*kClean=*/false>(now.keys, columns, scratch_.key_scales);
     spoiled_ =
-        LoadScales</*kClean=*/true>(values_, columns, scratch_.value_scales);
+        LoadScales</*kClean=*/true>(now.values, columns, scratch_.value_scales);
     factors_of_ = {0, 0};
+    SetWalk(now.keys, &now.values);
     for (int64_t t = 0; t < tiles_; ++t) WeighTile(t, out);
-
-    next_keys_.range = {0, 0};
-    if (block + 1 < task_.block_end) {
-      FillGroups(kv, kv.key_pages, task_.kv_head, TokensOf(block + 1),
-                 next_keys_);
-      PrefetchScales(next_keys_);
-    }
+    const bool last = block + 1 == task_.block_end;
+    if (!last) Prepare(block + 1, 1 - current_);
+    SetWalk(now.values, last ? nullptr : &next.keys);
     for (int64_t t = 0; t < tiles_; ++t) MixTile(t, out);
+    current_ = 1 - current_;
   }
 
  private:
@@ -202,24 +213,47 @@ class Int8Block {
                              .any;
     return {any.begin - start_, any.end - start_};
   }
-  // Tile t's groups, and its share of those of `ahead`, by whole tiles.
-  GroupWalk Walk(int64_t t, KeyRange columns, const GroupTable& table,
-                 const GroupTable& ahead) const {
-    const int64_t size = ahead.range.end - ahead.range.begin;
-    const auto share = [&](int64_t i) {
-      if (i == tiles_) return ahead.range.end;
-      return ahead.range.begin + size * i / tiles_ / kTileLines * kTileLines;
-    };
-    return {{columns.begin / kInt8Group,
-             (columns.end + kInt8Group - 1) / kInt8Group},
-            table.groups,
-            {share(t), share(t + 1)},
-            ahead.groups};
-  }
-  static void PrefetchScales(const GroupTable& table) {
-    for (int64_t g = table.range.begin; g < table.range.end; ++g) {
-      PrefetchLine(table.scales[g]);
+  // Finds a block's groups in the pages, and starts to load their scales.
+  void Prepare(int64_t block, int slot) {
+    const KvView& kv = task_.sequence->kv;
+    GroupTables& to = tables_[slot];
+    FillGroups(kv, kv.key_pages, task_.kv_head, TokensOf(block), to.keys);
+    FillGroups(kv, kv.value_pages, task_.kv_head, TokensOf(block), to.values);
+    for (const GroupTable* table : {&to.keys, &to.values}) {
+      for (int64_t g = table->range.begin; g < table->range.end; ++g) {
+        PrefetchLine(table->scales[g]);
+      }
     }
+  }
+
+  // The walk over `table`, and what is prefetched meanwhile. A single tile of
+  // rows reads every line once: the stream some groups ahead. More tiles have
+  // time to read all of `after`, which is multiplied next, each a share.
+  void SetWalk(const GroupTable& table, const GroupTable* after) {
+    walk_.groups = table.groups;
+    walk_.ahead = ahead_;
+    walk_.fetch_step = tiles_ > 1 && after == nullptr ? 0 : tiles_;
+    const KeyRange next = after == nullptr ? table.range : after->range;
+    const int64_t ahead = std::clamp<int64_t>(
+        kAheadBytes / (kInt8Group * rows_.stride), 1, kBlockGroups);
+    for (int64_t g = 0; g < kBlockGroups; ++g) {
+      int64_t at = tiles_ > 1 ? g : g + ahead;
+      if (tiles_ == 1 && at < table.range.end) {
+        ahead_[g] = table.groups[at];
+        continue;
+      }
+      if (tiles_ == 1) at += next.begin - table.range.end;
+      ahead_[g] = (after == nullptr ? table : *after)
+                      .groups[std::min(at, kBlockGroups - 1)];
+    }
+  }
+
+  // The walk over the groups of `columns` with tile t's share of prefetches.
+  const GroupWalk& WalkOf(int64_t t, KeyRange columns) {
+    walk_.range = {columns.begin / kInt8Group,
+                   (columns.end + kInt8Group - 1) / kInt8Group};
+    walk_.fetch_first = t;
+    return walk_;
   }
 
   // Scores and weights of a tile's rows.
@@ -228,54 +262,64 @@ class Int8Block {
     const int64_t count = TileBegin(t + 1) - first;
     const KeyRange columns = TileColumns(t);
     if (columns.begin < columns.end) {
-      Int8Scores<kVnni>(count, queries_.From(first),
-                        Walk(t, columns, keys_, values_), scratch_.key_scales,
-                        scratch_.scores);
+      Int8Scores<kVnni>(count, queries_.From(first), WalkOf(t, columns),
+                        scratch_.key_scales, scratch_.scores);
+    }
+    // All maxima, then all weights: rows wait for their maximum only once.
+    Int8Row rows[kMaxTileRows];
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t r = first + i;
+      rows[i] = RowOf(r);
+      out.max[r] = rows[i].begin < rows[i].end
+                       ? FinishScores(rows[i], scratch_.scores + i * kKeyBlock)
+                       : -std::numeric_limits<float>::infinity();
     }
     for (int64_t i = 0; i < count; ++i) {
-      WeighRow(first + i, columns, scratch_.scores + i * kKeyBlock, out);
+      WeighRow(first + i, columns, rows[i], scratch_.scores + i * kKeyBlock,
+               out);
     }
   }
 
-  static int64_t Unit(int64_t column) {
-    return column / kWeightUnit * kWeightUnit;
+  // What row r sees of the block; may be nothing.
+  Int8Row RowOf(int64_t r) const {
+    Int8Row row;
+    row.begin = std::max(rows_.begin[r] - start_, int64_t{0});
+    row.end = std::min(rows_.end[r] - start_, kKeyBlock);
+    row.slope = 0.0f;
+    row.shift = 0;
+    const float* slopes = task_.params->alibi_slopes;
+    if (slopes != nullptr) {
+      row.slope = slopes[HeadOf(task_, rows_, r)] * kScoreUnit;
+      row.shift = start_ - task_.sequence->first_position -
+                  (task_.row_begin + r) / rows_.group;
+    }
+    return row;
   }
 
-  void WeighRow(int64_t r, KeyRange tile, float* scores, const Partial& out) {
-    const KeyRange row{std::max(rows_.begin[r] - start_, int64_t{0}),
-                       std::min(rows_.end[r] - start_, kKeyBlock)};
+  void WeighRow(int64_t r, KeyRange tile, const Int8Row& row,
+                const float* scores, const Partial& out) {
     std::byte* const weights = scratch_.weights + r * kWeightBytes;
-    out.max[r] = -std::numeric_limits<float>::infinity();
-    out.sum[r] = 0.0f;
-    scratch_.mix_scales[r] = 0.0f;
     if (row.begin >= row.end) {
-      ClearWeights(Unit(tile.begin), tile.end, weights);
+      out.sum[r] = 0.0f;
+      scratch_.mix_scales[r] = 0.0f;
+      ClearWeights(UnitBegin(tile.begin), tile.end, weights);
       return;
     }
-    const int64_t unit_end =
-        (row.end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
-    ClearWeights(Unit(tile.begin), Unit(row.begin), weights);
-    ClearWeights(unit_end, tile.end, weights);
-    SetFactors(row);
-    const float* slopes = task_.params->alibi_slopes;
-    const int64_t position =
-        task_.sequence->first_position + (task_.row_begin + r) / rows_.group;
-    const Int8Row finish{
-        row.begin, row.end,
-        slopes == nullptr ? 0.0f : slopes[HeadOf(task_, rows_, r)] * kScoreUnit,
-        start_ - position};
-    out.max[r] = FinishScores(finish, scores);
-    out.sum[r] = WeighInt8Row<kVnni>(finish, scores, out.max[r],
+    ClearWeights(UnitBegin(tile.begin), UnitBegin(row.begin), weights);
+    ClearWeights(UnitEnd(row.end), tile.end, weights);
+    const KeyRange visible{row.begin, row.end};
+    SetFactors(visible);
+    out.sum[r] = WeighInt8Row<kVnni>(row, scores, out.max[r],
                                      scratch_.value_factors, weights);
     scratch_.mix_scales[r] = mix_scale_;
-    if (spoiled_ && SeesNan(row)) {
+    if (spoiled_ && SeesNan(visible)) {
       out.sum[r] = std::numeric_limits<float>::quiet_NaN();
     }
   }
 
   // Zeroes the weights of the units from `begin` on that start before `end`.
   static void ClearWeights(int64_t begin, int64_t end, std::byte* weights) {
-    end = (end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
+    end = UnitEnd(end);
     if (begin >= end) return;
     const size_t count = static_cast<size_t>(end - begin);
     if constexpr (kVnni) {
@@ -316,7 +360,7 @@ class Int8Block {
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       BF16 scale;
       std::memcpy(&scale,
-                  values_.scales[c / kInt8Group] +
+                  tables_[current_].values.scales[c / kInt8Group] +
                       c % kInt8Group * static_cast<int64_t>(sizeof(scale)),
                   sizeof(scale));
       if ((scale.bits & 0x7FFF) > 0x7F80) return true;
@@ -331,8 +375,7 @@ class Int8Block {
     Int8Mix<kVnni>(
         TileBegin(t + 1) - first,
         {scratch_.weights + first * kWeightBytes, scratch_.mix_scales + first},
-        Walk(t, columns, values_, next_keys_), rows_.stride,
-        out.mix + first * rows_.stride);
+        WalkOf(t, columns), rows_.stride, out.mix + first * rows_.stride);
   }
 
   const AttentionTask& task_;
@@ -341,13 +384,15 @@ class Int8Block {
   const Int8Scratch& scratch_;
   int64_t tiles_;  // of rows
 
-  int64_t start_ = 0;  // the block's first token
-  GroupTable keys_;
-  GroupTable values_;
-  GroupTable next_keys_;    // of the block after it
+  int64_t start_ = 0;      // the block's first token
+  GroupTables tables_[2];  // of this block and the next
+  int current_ = 0;
   bool spoiled_ = false;    // some value's scale is a NaN
   KeyRange factors_of_{};   // columns that value_factors are for
   float mix_scale_ = 0.0f;  // S / 32767 of those
+
+  GroupWalk walk_;
+  const std::byte* ahead_[kBlockGroups];  // what to prefetch at each group
 };
 
 template <bool kVnni>
@@ -371,6 +416,7 @@ Int8AttentionKernels Int8Kernels() {
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();
+#endif  // HWY_TARGET <= HWY_AVX2
 
 #if HWY_ONCE
 namespace nibble {

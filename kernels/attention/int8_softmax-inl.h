@@ -107,14 +107,31 @@ struct Int8Row {
   int64_t shift;
 };
 
+// Columns of the whole units that hold visible ones.
+HWY_INLINE int64_t UnitBegin(int64_t column) {
+  return column / kWeightUnit * kWeightUnit;
+}
+HWY_INLINE int64_t UnitEnd(int64_t column) {
+  return (column + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
+}
+
+// Sets columns [begin, end) of a row, less than a unit.
+HWY_INLINE void HideScores(int64_t begin, int64_t end, float* scores) {
+  const hn::ScalableTag<float> d;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  const auto low = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (; begin < end; begin += N) {
+    hn::StoreN(low, d, scores + begin, static_cast<size_t>(end - begin));
+  }
+}
+
 // Hides the other columns of the units that hold visible ones, and adds the
 // bias. Returns the largest score.
 HWY_INLINE float FinishScores(const Int8Row& row, float* scores) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t first = row.begin / kWeightUnit * kWeightUnit;
-  const int64_t last = (row.end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
-  const float low = -std::numeric_limits<float>::infinity();
+  const int64_t first = UnitBegin(row.begin);
+  const int64_t last = UnitEnd(row.end);
   if (row.slope != 0.0f) {
     const auto slope = hn::Set(d, row.slope);
     for (int64_t at = first; at < last; at += N) {
@@ -123,13 +140,20 @@ HWY_INLINE float FinishScores(const Int8Row& row, float* scores) {
                 scores + at);
     }
   }
-  std::fill(scores + first, scores + row.begin, low);
-  std::fill(scores + row.end, scores + last, low);
-  auto max = hn::Set(d, low);
-  for (int64_t at = first; at < last; at += N) {
-    max = hn::Max(max, hn::Load(d, scores + at));
+  HideScores(first, row.begin, scores);
+  HideScores(row.end, last, scores);
+  // Four chains: the order does not matter to a maximum.
+  auto max0 = hn::Load(d, scores + first);
+  auto max1 = hn::Load(d, scores + first + N);
+  auto max2 = hn::Load(d, scores + first + 2 * N);
+  auto max3 = hn::Load(d, scores + first + 3 * N);
+  for (int64_t at = first + 4 * N; at < last; at += 4 * N) {
+    max0 = hn::Max(max0, hn::Load(d, scores + at));
+    max1 = hn::Max(max1, hn::Load(d, scores + at + N));
+    max2 = hn::Max(max2, hn::Load(d, scores + at + 2 * N));
+    max3 = hn::Max(max3, hn::Load(d, scores + at + 3 * N));
   }
-  return hn::ReduceMax(d, max);
+  return hn::ReduceMax(d, hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
 }
 
 // p = 2^(score - max): zero 127 below the maximum, NaN for NaN.
@@ -192,9 +216,8 @@ HWY_INLINE float WeighInt8Row(const Int8Row& row, const float* scores,
   const auto mask = hn::Set(Int8Tag(), 0xFFFF);
   hn::Vec<decltype(d)> sums[kAccumulators];
   for (auto& sum : sums) sum = hn::Zero(d);
-  const int64_t first = row.begin / kWeightUnit * kWeightUnit;
-  const int64_t last = (row.end + kWeightUnit - 1) / kWeightUnit * kWeightUnit;
-  for (int64_t at = first; at < last; at += 4 * N) {
+  const int64_t last = UnitEnd(row.end);
+  for (int64_t at = UnitBegin(row.begin); at < last; at += 4 * N) {
     Int8Sums four[4];
     HWY_UNROLL(4)
     for (int v = 0; v < 4; ++v) {

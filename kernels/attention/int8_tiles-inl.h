@@ -7,8 +7,9 @@
 // Queries and weights have 16 bits, keys and values 8. A line of the cache is
 // one operand (int8_page.h), and there are two ways to multiply it:
 //
-//   kVnni  vpdpbusd takes the line as it is. Two passes over a tile, one per
-//          byte of the 16 bits, with the sums shifted by 8 between them.
+//   kVnni  vpdpbusd takes the line as it is, once for each byte of the 16 bits.
+//          Few rows have sums for both, so that a line is read once; more rows
+//          take two passes over a tile, and shift their sums by 8 in between.
 //   else   the even and the odd bytes of the line, widened to words, times
 //          pairs of words, by vpmaddwd and an addition.
 //
@@ -127,7 +128,7 @@ HWY_INLINE void AddWords(const Int8Sums (&line)[kVectors],
                          const std::byte* words, int64_t stride,
                          Int8Sums (&sums)[kRows][kVectors]) {
   Int8Sums even[kVectors], odd[kVectors];
-  HWY_UNROLL(4)
+  HWY_UNROLL(8)
   for (int c = 0; c < kVectors; ++c) {
     even[c] = WordsOf<kSigned, false>(line[c]);
     odd[c] = WordsOf<kSigned, true>(line[c]);
@@ -136,7 +137,7 @@ HWY_INLINE void AddWords(const Int8Sums (&line)[kVectors],
   for (int r = 0; r < kRows; ++r) {
     const Int8Sums first = Broadcast(words + r * stride);
     const Int8Sums second = Broadcast(words + r * stride + 4);
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int c = 0; c < kVectors; ++c) {
       sums[r][c] = DotWords(sums[r][c], even[c], first);
       sums[r][c] = DotWords(sums[r][c], odd[c], second);
@@ -153,7 +154,7 @@ HWY_INLINE void AddBytes(const Int8Sums (&line)[kVectors],
   HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r) {
     const Int8Sums four = Broadcast(bytes + r * stride);
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int c = 0; c < kVectors; ++c) {
       sums[r][c] = kSigned ? DotBytes(sums[r][c], four, line[c])
                            : DotBytes(sums[r][c], line[c], four);
@@ -161,26 +162,58 @@ HWY_INLINE void AddBytes(const Int8Sums (&line)[kVectors],
   }
 }
 
-template <int kRows, int kVectors>
-HWY_INLINE void ClearSums(Int8Sums (&sums)[kRows][kVectors]) {
-  HWY_UNROLL(6)
-  for (int r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (int c = 0; c < kVectors; ++c) sums[r][c] = hn::Zero(Int8Tag());
-  }
-}
+// The sums of a tile.
+template <bool kVnni, int kRows, int kVectors>
+struct TileSums {
+  // Both bytes of the 16 bits in one pass, while the accumulators allow it.
+  static constexpr bool kBoth = kVnni && 2 * kRows * kVectors <= 24;
+  static constexpr int kPasses = kVnni && !kBoth ? 2 : 1;
 
-// From the high bytes' pass to the low bytes'.
-template <int kRows, int kVectors>
-HWY_INLINE void ShiftSums(Int8Sums (&sums)[kRows][kVectors]) {
-  HWY_UNROLL(6)
-  for (int r = 0; r < kRows; ++r) {
-    HWY_UNROLL(4)
-    for (int c = 0; c < kVectors; ++c) {
-      sums[r][c] = hn::ShiftLeft<8>(sums[r][c]);
+  HWY_INLINE void Clear() {
+    HWY_UNROLL(6)
+    for (int r = 0; r < kRows; ++r) {
+      HWY_UNROLL(8)
+      for (int c = 0; c < kVectors; ++c) {
+        sums[r][c] = hn::Zero(Int8Tag());
+        if constexpr (kBoth) high[r][c] = hn::Zero(Int8Tag());
+      }
     }
   }
-}
+
+  // Adds the products of one line's vectors. Rows' bits lie `stride` apart, the
+  // bytes of the second plane (kVnni) `plane` on from the first. kSigned says
+  // what the line's bytes are.
+  template <bool kSigned>
+  HWY_INLINE void Add(int pass, const Int8Sums (&line)[kVectors],
+                      const std::byte* bits, int64_t plane, int64_t stride) {
+    if constexpr (!kVnni) {
+      AddWords<kSigned>(line, bits, stride, sums);
+    } else if constexpr (kBoth) {
+      AddBytes<kSigned>(line, bits, stride, high);
+      AddBytes<kSigned>(line, bits + plane, stride, sums);
+    } else {
+      AddBytes<kSigned>(line, bits + pass * plane, stride, sums);
+    }
+  }
+
+  HWY_INLINE void EndPass(int pass) {
+    if (!kVnni || (!kBoth && pass == 1)) return;
+    HWY_UNROLL(6)
+    for (int r = 0; r < kRows; ++r) {
+      HWY_UNROLL(8)
+      for (int c = 0; c < kVectors; ++c) {
+        if constexpr (kBoth) {
+          sums[r][c] = hn::Add(sums[r][c], hn::ShiftLeft<8>(high[r][c]));
+        } else {
+          sums[r][c] = hn::ShiftLeft<8>(sums[r][c]);
+        }
+      }
+    }
+  }
+
+  Int8Sums sums[kRows][kVectors];
+  Int8Sums high[kBoth ? kRows : 1][kBoth ? kVectors : 1];
+};
 
 // Queries as the score tiles read them.
 struct Int8Queries {
@@ -196,18 +229,40 @@ struct Int8Queries {
   }
 };
 
-// Groups of a block to multiply, and those to prefetch meanwhile: for each
-// group of ahead_range that is passed, the one at its index in `ahead`. All
-// kBlockGroups entries of `ahead` are valid unless ahead_range is empty.
+// Groups of a block to multiply, and what to prefetch meanwhile: of the lines
+// of the group at the same index in `ahead`, those at fetch_first and every
+// fetch_step after it, so that several walks share the lines evenly.
 struct GroupWalk {
   KeyRange range;
   const std::byte* const* groups;  // [kBlockGroups]
-  KeyRange ahead_range;
-  const std::byte* const* ahead;  // [kBlockGroups]
+  const std::byte* const* ahead;   // [kBlockGroups], all valid
+  int64_t fetch_first;
+  int64_t fetch_step;  // 0: nothing
+};
 
-  bool Fetches(int64_t group) const {
-    return group >= ahead_range.begin && group < ahead_range.end;
+// Tells the steps of a tile's passes which lines to prefetch, at an even pace.
+class FetchPace {
+ public:
+  FetchPace(const GroupWalk& walk, int64_t passes)
+      : line_(walk.fetch_first),
+        step_(walk.fetch_step),
+        every_(walk.fetch_step * passes),
+        left_(every_ == 0 ? -1 : every_) {}
+
+  // True if it is time to prefetch line(), which then moves on.
+  HWY_INLINE bool Due() { return --left_ == 0; }
+  HWY_INLINE int64_t Next() {
+    left_ = every_;
+    const int64_t line = line_;
+    line_ += step_;
+    return line;
   }
+
+ private:
+  int64_t line_;
+  const int64_t step_;
+  const int64_t every_;
+  int64_t left_;
 };
 
 HWY_INLINE void PrefetchLine(const std::byte* p) {
@@ -222,8 +277,9 @@ HWY_INLINE void Int8ScoreTile(const Int8Queries& q, const GroupWalk& walk,
                               float* scores) {
   const hn::ScalableTag<float> d;
   constexpr int kVectors = kLines * kLineVectors;
-  Int8Sums sums[kRows][kVectors];
-  ClearSums(sums);
+  using Sums = TileSums<kVnni, kRows, kVectors>;
+  Sums sums;
+  sums.Clear();
   const std::byte* base[kLines];
   const std::byte* ahead[kLines];
   HWY_UNROLL(4)
@@ -231,38 +287,34 @@ HWY_INLINE void Int8ScoreTile(const Int8Queries& q, const GroupWalk& walk,
     base[g] = walk.groups[first + g];
     ahead[g] = walk.ahead[first + g];
   }
-  const bool fetch = walk.Fetches(first);
-  constexpr int kPasses = kVnni ? 2 : 1;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const std::byte* const codes = q.codes + pass * (q.stride / 2);
+  FetchPace pace(walk, Sums::kPasses);
+  for (int pass = 0; pass < Sums::kPasses; ++pass) {
     for (int64_t i = 0; i < q.quads; ++i) {
-      if (fetch && pass == 0) {
+      if (pace.Due()) {
+        const int64_t at = pace.Next() * 64;
         HWY_UNROLL(4)
-        for (int g = 0; g < kLines; ++g) PrefetchLine(ahead[g] + i * 64);
+        for (int g = 0; g < kLines; ++g) PrefetchLine(ahead[g] + at);
       }
       Int8Sums line[kVectors];
-      HWY_UNROLL(4)
+      HWY_UNROLL(8)
       for (int c = 0; c < kVectors; ++c) {
         line[c] = LoadLine(base[c / kLineVectors] + i * 64 +
                            c % kLineVectors * HWY_MAX_BYTES);
       }
-      if constexpr (kVnni) {
-        AddBytes<false>(line, codes + i * 4, q.stride, sums);
-      } else {
-        AddWords<false>(line, codes + i * 8, q.stride, sums);
-      }
+      sums.template Add<false>(pass, line, q.codes + i * (kVnni ? 4 : 8),
+                               q.stride / 2, q.stride);
     }
-    if (kVnni && pass == 0) ShiftSums(sums);
+    sums.EndPass(pass);
   }
   HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r) {
     const auto offset = hn::Set(Int8Tag(), q.offsets[r]);
     const auto scale = hn::Set(d, q.scales[r]);
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int c = 0; c < kVectors; ++c) {
       const int64_t column =
           first * kInt8Group + c * static_cast<int64_t>(hn::Lanes(d));
-      const auto dot = hn::ConvertTo(d, hn::Add(sums[r][c], offset));
+      const auto dot = hn::ConvertTo(d, hn::Add(sums.sums[r][c], offset));
       const auto key = hn::Load(d, key_scales + column);
       hn::Store(hn::Mul(hn::Mul(dot, key), scale), d,
                 scores + r * kKeyBlock + column);
@@ -300,44 +352,43 @@ HWY_INLINE void Int8MixTile(const Int8Weights& w, const GroupWalk& walk,
                             int64_t dim, int64_t padded_dim, float* mix) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  Int8Sums sums[kRows][kVectors];
-  ClearSums(sums);
-  constexpr int kPasses = kVnni ? 2 : 1;
-  for (int pass = 0; pass < kPasses; ++pass) {
+  using Sums = TileSums<kVnni, kRows, kVectors>;
+  Sums sums;
+  sums.Clear();
+  FetchPace pace(walk, Sums::kPasses);  // a line: of these dims, one quad's
+  for (int pass = 0; pass < Sums::kPasses; ++pass) {
     for (int64_t g = walk.range.begin; g < walk.range.end; ++g) {
       const std::byte* const from = walk.groups[g] + dim * 4;
-      const std::byte* const weights =
-          w.weights + pass * kKeyBlock + WeightOffset<kVnni>(g, 0);
-      const bool fetch = pass == 0 && walk.Fetches(g);
+      const std::byte* const weights = w.weights + WeightOffset<kVnni>(g, 0);
       HWY_UNROLL(4)
       for (int quad = 0; quad < 4; ++quad) {
         const int64_t at = quad * 4 * padded_dim;
-        if (fetch) {
+        if (pace.Due()) {
+          const int64_t next = walk.range.begin * 4 + pace.Next();
+          const std::byte* const to =
+              walk.ahead[next / 4] + (next % 4 * padded_dim + dim) * 4;
           for (int64_t b = 0; b < 4 * N * kVectors; b += 64) {
-            PrefetchLine(walk.ahead[g] + dim * 4 + at + b);
+            PrefetchLine(to + b);
           }
         }
         Int8Sums line[kVectors];
-        HWY_UNROLL(4)
+        HWY_UNROLL(8)
         for (int c = 0; c < kVectors; ++c) {
           line[c] = LoadLine(from + at + c * HWY_MAX_BYTES);
         }
-        const std::byte* const four = weights + WeightOffset<kVnni>(0, quad);
-        if constexpr (kVnni) {
-          AddBytes<true>(line, four, kWeightBytes, sums);
-        } else {
-          AddWords<true>(line, four, kWeightBytes, sums);
-        }
+        sums.template Add<true>(pass, line,
+                                weights + WeightOffset<kVnni>(0, quad),
+                                kKeyBlock, kWeightBytes);
       }
     }
-    if (kVnni && pass == 0) ShiftSums(sums);
+    sums.EndPass(pass);
   }
   HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r) {
     const auto scale = hn::Set(d, w.scales[r]);
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (int c = 0; c < kVectors; ++c) {
-      hn::Store(hn::Mul(hn::ConvertTo(d, sums[r][c]), scale), d,
+      hn::Store(hn::Mul(hn::ConvertTo(d, sums.sums[r][c]), scale), d,
                 mix + r * padded_dim + dim + c * N);
     }
   }
@@ -349,6 +400,12 @@ HWY_NOINLINE void Int8MixRows(const Int8Weights& w, const GroupWalk& walk,
   constexpr int kVectors = kTileLines * kLineVectors;
   const int64_t N = static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
   int64_t dim = 0;
+  if constexpr (kRows == 1 && kTileLines > 1) {
+    // Decode without groups is bound by memory, and should read it in order.
+    for (; dim + 8 * N <= padded_dim; dim += 8 * N) {
+      Int8MixTile<kVnni, kRows, 8>(w, walk, dim, padded_dim, mix);
+    }
+  }
   for (; dim + kVectors * N <= padded_dim; dim += kVectors * N) {
     Int8MixTile<kVnni, kRows, kVectors>(w, walk, dim, padded_dim, mix);
   }
