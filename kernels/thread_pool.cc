@@ -31,9 +31,46 @@ Share ShareOf(int64_t count, int parts, int index) {
   return {begin, begin + size + (index < larger ? 1 : 0)};
 }
 
+uint64_t Pack(Share share) {
+  return static_cast<uint64_t>(share.begin) | static_cast<uint64_t>(share.end)
+                                                  << 32;
+}
+
+Share Unpack(uint64_t bounds) {
+  return {static_cast<int64_t>(bounds & 0xFFFFFFFF),
+          static_cast<int64_t>(bounds >> 32)};
+}
+
+enum class Side { kFront, kBack };
+
+// Takes half of what is left, and at least one unit: the pieces shrink towards
+// the end, so that there is always something to steal until little is left. An
+// empty share when nothing is.
+Share Take(std::atomic<uint64_t>& bounds, Side side) {
+  uint64_t seen = bounds.load(std::memory_order_relaxed);
+  while (true) {
+    const Share left = Unpack(seen);
+    if (left.begin >= left.end) return {0, 0};
+    const int64_t size = (left.end - left.begin + 1) / 2;
+    const bool front = side == Side::kFront;
+    const Share taken = front ? Share{left.begin, left.begin + size}
+                              : Share{left.end - size, left.end};
+    const Share rest =
+        front ? Share{taken.end, left.end} : Share{left.begin, taken.begin};
+    // Relaxed: the work itself is published by ParallelFor.
+    if (bounds.compare_exchange_weak(seen, Pack(rest),
+                                     std::memory_order_relaxed)) {
+      return taken;
+    }
+  }
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : spin_(threads <= AvailableCores()) {
+ThreadPool::ThreadPool(int threads)
+    : spin_(threads <= AvailableCores()),
+      remainders_(std::make_unique<Remainder[]>(
+          static_cast<size_t>(std::max(threads, 1)))) {
   CHECK_GE(threads, 1);
   workers_.reserve(threads - 1);
   for (int i = 1; i < threads; ++i) {
@@ -63,6 +100,31 @@ void ThreadPool::ParallelFor(int64_t count, Body body) {
   WakeSleepers();
   RunShare(0);
   Await([this] { return unfinished_.load() == 0; });
+}
+
+void ThreadPool::ParallelForStealing(int64_t count, int64_t grain, Body body) {
+  DCHECK_GE(grain, 1);
+  const int64_t units = (count + grain - 1) / grain;
+  if (workers_.empty() || units <= 1) {
+    if (count > 0) body(0, count, 0);
+    return;
+  }
+  CHECK_LT(units, int64_t{1} << 31);
+  const int parts = threads();
+  for (int i = 0; i < parts; ++i) {
+    remainders_[i].bounds.store(Pack(ShareOf(units, parts, i)),
+                                std::memory_order_relaxed);
+  }
+  ParallelFor(parts, [&](int64_t, int64_t, int thread) {
+    for (int i = 0; i < parts; ++i) {
+      std::atomic<uint64_t>& left = remainders_[(thread + i) % parts].bounds;
+      while (true) {
+        const Share taken = Take(left, i == 0 ? Side::kFront : Side::kBack);
+        if (taken.begin == taken.end) break;
+        body(taken.begin * grain, std::min(count, taken.end * grain), thread);
+      }
+    }
+  });
 }
 
 void ThreadPool::RunShare(int thread) const {

@@ -8,8 +8,9 @@
 // The caller is thread 0, so a pool of n threads starts n - 1. An idle worker
 // spins for some tens of microseconds, which covers the serial code between
 // two kernels, then blocks; it never spins when there are more threads than
-// cores. Shares are static: which thread runs which index depends on `count`
-// and threads() alone.
+// cores. ParallelFor's shares are static: which thread runs which index depends
+// on `count` and threads() alone. ParallelForStealing begins with the same
+// shares and lets a thread that is done take from the end of another's.
 #ifndef NIBBLE_KERNELS_THREAD_POOL_H_
 #define NIBBLE_KERNELS_THREAD_POOL_H_
 
@@ -17,6 +18,7 @@
 #include <condition_variable>  // NOLINT: absl::Mutex has no wait by address
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>   // NOLINT
 #include <thread>  // NOLINT
 #include <vector>
@@ -45,6 +47,14 @@ class ThreadPool {
   // REQUIRES: one caller at a time, and none from inside `body`.
   void ParallelFor(int64_t count, Body body);
 
+  // The same for work whose shares may end unevenly, where cores differ or
+  // have other things to do. `body` gets pieces that are multiples of `grain`,
+  // but for the last, and may be called several times on a thread: each runs
+  // its share front to back, while those that are done take from the end of
+  // what is left of another's.
+  // REQUIRES: grain >= 1, count / grain < 2^31; and as above.
+  void ParallelForStealing(int64_t count, int64_t grain, Body body);
+
   // Memory for one operation, shared by all threads: 64-byte aligned, contents
   // unspecified, valid until the next call. It grows and never shrinks, so a
   // repeated operation allocates once. Called outside ParallelFor only.
@@ -59,8 +69,15 @@ class ThreadPool {
   // To be called after a change that Await may be waiting for.
   void WakeSleepers();
 
+  // What is left of one thread's share, in units of the grain: the first unit
+  // in the low half, the end in the high one. On a cache line of its own.
+  struct alignas(64) Remainder {
+    std::atomic<uint64_t> bounds{0};
+  };
+
   const bool spin_;
   AlignedBuffer scratch_;
+  const std::unique_ptr<Remainder[]> remainders_;  // [threads]
 
   // The work of the current generation: written by the caller before it
   // advances generation_, read by workers after they have seen it advance.

@@ -1,5 +1,6 @@
 #include "kernels/thread_pool.h"
 
+#include <atomic>
 #include <chrono>  // NOLINT
 #include <cstdint>
 #include <cstring>
@@ -46,6 +47,62 @@ TEST_P(ThreadPoolTest, GivesTheSameShareEveryTime) {
     record(again);
     ASSERT_EQ(first, again);
   }
+}
+
+TEST_P(ThreadPoolTest, StealingRunsEveryIndexOnceInPiecesOfTheGrain) {
+  ThreadPool pool(GetParam());
+  for (int64_t count : {0, 1, 2, 3, 7, 8, 9, 100, 1001}) {
+    for (int64_t grain : {1, 3, 8, 2000}) {
+      std::vector<std::atomic<int>> runs(static_cast<size_t>(count));
+      pool.ParallelForStealing(count, grain,
+                               [&](int64_t begin, int64_t end, int thread) {
+                                 ASSERT_LT(begin, end);
+                                 ASSERT_EQ(begin % grain, 0);
+                                 ASSERT_TRUE(end % grain == 0 || end == count);
+                                 ASSERT_GE(thread, 0);
+                                 ASSERT_LT(thread, GetParam());
+                                 for (int64_t i = begin; i < end; ++i) {
+                                   runs[static_cast<size_t>(i)].fetch_add(1);
+                                 }
+                               });
+      for (const std::atomic<int>& run : runs) ASSERT_EQ(run.load(), 1);
+    }
+  }
+}
+
+TEST_P(ThreadPoolTest, StealingTakesTheShareOfAThreadThatIsStuck) {
+  const int threads = GetParam();
+  if (threads == 1) GTEST_SKIP() << "there is nobody to steal from";
+  ThreadPool pool(threads);
+  // Thread 0 waits in its first piece, at most half of its share, until the
+  // others have done everything else.
+  const int64_t count = 64 * threads;
+  std::atomic<int64_t> done_by_others(0);
+  int64_t done_by_first = 0;
+  pool.ParallelForStealing(
+      count, 1, [&](int64_t begin, int64_t end, int thread) {
+        if (thread > 0) {
+          done_by_others.fetch_add(end - begin);
+          return;
+        }
+        done_by_first += end - begin;
+        while (done_by_others.load() + done_by_first < count) {
+          std::this_thread::yield();
+        }
+      });
+  EXPECT_LE(done_by_first, 32);
+  EXPECT_EQ(done_by_others.load() + done_by_first, count);
+}
+
+TEST_P(ThreadPoolTest, ManyStealingRegionsLoseNothing) {
+  ThreadPool pool(GetParam());
+  std::atomic<int64_t> sum(0);
+  for (int64_t round = 0; round < 2000; ++round) {
+    pool.ParallelForStealing(37, 2, [&](int64_t begin, int64_t end, int) {
+      sum.fetch_add(end - begin);
+    });
+  }
+  EXPECT_EQ(sum.load(), 2000 * 37);
 }
 
 TEST_P(ThreadPoolTest, ManyRegionsSeeEachOthersWrites) {

@@ -150,11 +150,12 @@ void Pass::Run(ThreadPool& pool) {
   std::byte* memory = pool.Scratch(
       static_cast<size_t>(panel_bytes + pool.threads() * thread_bytes));
   const Product product = {&w_.layout(), w_.data(), MakePanel(memory, pool)};
-  pool.ParallelFor(CeilDiv(y_.cols, w_.layout().record_outputs()),
-                   [&](int64_t begin, int64_t end, int thread) {
-                     RunShare(product, begin, end,
-                              memory + panel_bytes + thread * thread_bytes);
-                   });
+  pool.ParallelForStealing(
+      CeilDiv(y_.cols, w_.layout().record_outputs()), kernel_.records_per_call,
+      [&](int64_t begin, int64_t end, int thread) {
+        RunShare(product, begin, end,
+                 memory + panel_bytes + thread * thread_bytes);
+      });
 }
 
 }  // namespace
