@@ -36,7 +36,7 @@ std::string TinyModel(int64_t max_positions = 128) {
 std::vector<std::string> SmallPlan(std::vector<std::string> more = {}) {
   std::vector<std::string> flags = {
       "--rows=1,4",    "--prompt=8,40",   "--decode=3", "--depth=0,9",
-      "--streams=1,2", "--repetitions=2", "--threads=1"};
+      "--streams=1,2", "--repetitions=1", "--threads=1"};
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
 }

@@ -1,6 +1,6 @@
 #include "apps/benchmark/measure.h"
 
-#include <algorithm>
+#include <chrono>  // NOLINT: wall time is what is measured
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -9,6 +9,8 @@
 
 namespace nibble {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // Work at most this long before the limits are looked at again.
 constexpr double kSecondsBetweenSamples = 0.02;
@@ -33,9 +35,12 @@ absl::Status Repeat(const Work& work, LimitProbe& probe,
                     const MeasureOptions& options, Samples& samples) {
   double seconds = 0;
   int64_t units = 0;
+  const Clock::time_point start = Clock::now();
   const auto finished = [&] {
-    return work.units > 0 ? units >= work.units
-                          : seconds >= options.min_seconds;
+    if (work.units > 0) return units >= work.units;
+    if (seconds >= options.min_seconds) return true;
+    const std::chrono::duration<double> elapsed = Clock::now() - start;
+    return units > 0 && elapsed.count() >= options.max_seconds;
   };
   probe.Sample();
   while (!finished()) {

@@ -24,7 +24,8 @@ namespace nibble {
 struct Work {
   // Does one unit and returns the seconds that count.
   std::function<absl::StatusOr<double>()> run;
-  // Units of a repetition; 0: as many as take MeasureOptions::min_seconds.
+  // Units of a repetition; 0: as many as take MeasureOptions::min_seconds, or
+  // as fit into max_seconds together with the samples between them.
   int64_t units = 0;
   // Most units between two samples of the limits. A sample also reads so much
   // memory that nothing of the work stays in a cache.
@@ -35,6 +36,8 @@ struct MeasureOptions {
   int repetitions = 5;
   // Long against the clock's and the scheduler's grain.
   double min_seconds = 0.05;
+  // For work so short that a repetition is mostly samples.
+  double max_seconds = 0.2;
   // Asked before each unit: true ends with a Cancelled error.
   std::function<bool()> cancelled;
 };

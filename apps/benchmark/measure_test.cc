@@ -54,8 +54,23 @@ TEST_F(MeasureTest, RunsUnitsUntilTheLeastTimeIsFull) {
   MeasureOptions options;
   options.repetitions = 2;
   options.min_seconds = 0.055;
+  options.max_seconds = 1e9;
   ASSERT_TRUE(MeasureInTurn({work}, probe_, options).ok());
   EXPECT_EQ(runs, 1 + 2 * 6);
+}
+
+TEST_F(MeasureTest, EndsARepetitionThatIsMostlySamples) {
+  int runs = 0;
+  Work work;
+  work.units_between_samples = 1;
+  work.run = [&]() -> absl::StatusOr<double> { return ++runs, 1e-9; };
+  MeasureOptions options;
+  options.repetitions = 1;
+  options.max_seconds = 0;
+  const auto measured = MeasureInTurn({work}, probe_, options);
+  ASSERT_TRUE(measured.ok());
+  EXPECT_EQ(runs, 2) << "one to warm up, and at least one that counts";
+  EXPECT_DOUBLE_EQ((*measured)[0].milliseconds.median, 1e-6);
 }
 
 TEST_F(MeasureTest, VisitsEveryWorkInEachRepetition) {

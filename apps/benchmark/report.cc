@@ -100,7 +100,10 @@ std::string Remark(const BenchRow& row) {
     return absl::StrFormat("%.1f%% of the products alone",
                            *row.share_of_products * 100);
   }
-  if (row.time_ratio_to_one_row && row.activation_rows != 1) {
+  // Of few rows only: many are bound by multiplies, not by the weights' bytes.
+  constexpr int64_t kFewRows = 16;
+  const int64_t rows = row.activation_rows.value_or(0);
+  if (row.time_ratio_to_one_row && rows > 1 && rows <= kFewRows) {
     return absl::StrFormat("%.2f x one row's time", *row.time_ratio_to_one_row);
   }
   return "";
