@@ -5,6 +5,8 @@
 #include <chrono>  // NOLINT: wall time is what is measured
 
 #include "kernels/cpu.h"
+#include "kernels/matmul/amx_tiles.h"
+#include "kernels/matmul/tile_shapes.h"
 #include "tensor/buffer.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -188,7 +190,45 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// Multiplies of full AMX tiles in a round, into tiles of sums of their own, as
+// in a product.
+constexpr int64_t kTileMultiplies = 4;
+
+bool OnTiles(MultiplyKind kind) {
+  return kind != MultiplyKind::kF32 && ActiveIsa() == Isa::kAmx;
+}
+
+int64_t TileMacsPerRound(MultiplyKind kind) {
+  const int64_t k = kind == MultiplyKind::kBF16Dot ? 32 : 64;
+  return kTileMultiplies * kTileMaxRows * kTileMaxRows * k;
+}
+
+int MultiplyTiles(MultiplyKind kind, int64_t rounds) {
+  TileShapes shapes;
+  for (int tile = 0; tile < kTiles; ++tile) {
+    shapes.Set(tile, kTileMaxRows, kTileRowBytes);
+  }
+  AmxTiles tiles(shapes);
+  for (int64_t round = 0; round < rounds; ++round) {
+    if (kind == MultiplyKind::kBF16Dot) {
+      tiles.DotBF16<0, 4, 6>();
+      tiles.DotBF16<1, 4, 7>();
+      tiles.DotBF16<2, 5, 6>();
+      tiles.DotBF16<3, 5, 7>();
+    } else {
+      tiles.DotI8<0, 4, 6>();
+      tiles.DotI8<1, 4, 7>();
+      tiles.DotI8<2, 5, 6>();
+      tiles.DotI8<3, 5, 7>();
+    }
+  }
+  int sums[kTileBytes / sizeof(int)];
+  tiles.Store<0>(sums, kTileRowBytes);
+  return sums[0];
+}
+
 int64_t MacsPerRound(MultiplyKind kind) {
+  if (OnTiles(kind)) return TileMacsPerRound(kind);
   switch (kind) {
     case MultiplyKind::kF32:
       return HWY_DYNAMIC_DISPATCH(F32MacsPerRound)();
@@ -202,6 +242,7 @@ int64_t MacsPerRound(MultiplyKind kind) {
 
 // Something of the results, so that they must be computed.
 int Multiply(MultiplyKind kind, int64_t rounds) {
+  if (OnTiles(kind)) return MultiplyTiles(kind, rounds);
   switch (kind) {
     case MultiplyKind::kF32:
       return HWY_DYNAMIC_DISPATCH(MultiplyF32)(rounds) > 0;
@@ -234,7 +275,9 @@ double TimeRead(absl::Span<const std::byte> buffer, ThreadPool& pool) {
 
 const char* MultiplyName(MultiplyKind kind) {
   if (kind == MultiplyKind::kF32) return "f32 fused multiply-add";
-  if (kind == MultiplyKind::kBF16Dot) return "vdpbf16ps";
+  if (kind == MultiplyKind::kBF16Dot) {
+    return OnTiles(kind) ? "tdpbf16ps" : "vdpbf16ps";
+  }
   switch (ActiveIsa()) {
     case Isa::kScalar:
     case Isa::kAvx2:
@@ -244,15 +287,16 @@ const char* MultiplyName(MultiplyKind kind) {
     case Isa::kAvx512:
       return "vpmaddubsw (512 bits)";
     case Isa::kAvx512Vnni:
-    case Isa::kAmx:
     case Isa::kEmulatedAmx:
       return "vpdpbusd (512 bits)";
+    case Isa::kAmx:
+      return "tdpbssd";
   }
   return "unknown";
 }
 
 bool HasMultiply(MultiplyKind kind) {
-  if (kind != MultiplyKind::kBF16Dot) return true;
+  if (kind != MultiplyKind::kBF16Dot || OnTiles(kind)) return true;
   // A build that pins its ISA dispatches to it whatever the active one.
   return MacsPerRound(kind) != 0 &&
          HighwayTargetAllowed(HWY_AVX3_ZEN4 | HWY_AVX3_SPR);

@@ -21,10 +21,10 @@ namespace nibble {
 
 enum class MultiplyKind {
   kF32,      // fused multiply-add of f32
-  kBF16Dot,  // VDPBF16PS: two bf16 products added to an f32
-  // The best dot product of unsigned and signed bytes: VPDPBUSD, which adds
-  // four products to an int32, or below it VPMADDUBSW, whose sums of two are
-  // added in 16 bits.
+  kBF16Dot,  // VDPBF16PS: two bf16 products added to an f32; TDPBF16PS on AMX
+  // The best dot product of bytes: TDPBSSD on AMX, VPDPBUSD, which adds four
+  // products to an int32, or below it VPMADDUBSW, whose sums of two are added
+  // in 16 bits.
   kInt8Dot,
 };
 

@@ -1,6 +1,7 @@
 #include "kernels/machine_limits.h"
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
@@ -46,6 +47,22 @@ TEST(MachineLimits, EveryIsaHasAnInt8Dot) {
               0);
     EXPECT_GT(done, 0);
     EXPECT_STRNE(MultiplyName(MultiplyKind::kInt8Dot), "");
+  }
+  ASSERT_TRUE(LimitIsa(BestIsa()).ok());
+}
+
+TEST(MachineLimits, OnAmxTheDotsAreThoseOfTiles) {
+  if (!CpuSupports(Isa::kAmx)) GTEST_SKIP() << WhyUnsupported(Isa::kAmx);
+  ThreadPool pool(1);
+  ASSERT_TRUE(LimitIsa(Isa::kAmx).ok());
+  EXPECT_STREQ(MultiplyName(MultiplyKind::kInt8Dot), "tdpbssd");
+  EXPECT_STREQ(MultiplyName(MultiplyKind::kBF16Dot), "tdpbf16ps");
+  for (const auto& [kind, macs] :
+       {std::pair(MultiplyKind::kInt8Dot, 16 * 16 * 64),
+        std::pair(MultiplyKind::kBF16Dot, 16 * 16 * 32)}) {
+    int64_t done = 0;
+    EXPECT_GT(TimeMultiplies(kind, 10 * 4 * macs, pool, done), 0);
+    EXPECT_EQ(done, 10 * 4 * macs);
   }
   ASSERT_TRUE(LimitIsa(BestIsa()).ok());
 }
