@@ -20,6 +20,7 @@
 #include "runtime/sampler.h"
 #include "runtime/stop_matcher.h"
 #include "testing/matchers.h"
+#include "testing/quantized_model.h"
 #include "testing/tiny_model.h"
 
 namespace {
@@ -55,7 +56,12 @@ namespace {
 
 using ::nibble::testing::IsOk;
 
-class AllocationTest : public ::testing::TestWithParam<int> {
+struct Setting {
+  int threads;
+  bool packed;  // INT4 weights in a .nib file, and so an int8 cache
+};
+
+class AllocationTest : public ::testing::TestWithParam<Setting> {
  protected:
   void SetUp() override {
     const std::string folder = ::testing::TempDir() + "/allocation_model";
@@ -64,7 +70,11 @@ class AllocationTest : public ::testing::TestWithParam<int> {
     ASSERT_THAT(nibble::testing::WriteTinyLlama(folder, model), IsOk());
     EngineOptions options;
     options.model_path = folder;
-    options.threads = GetParam();
+    options.threads = GetParam().threads;
+    if (GetParam().packed) {
+      options.model_path = folder + ".nib";
+      nibble::testing::PackModel(folder, options.model_path);
+    }
     NIBBLE_ASSERT_OK_AND_ASSIGN(engine_, Engine::Open(options));
     NIBBLE_ASSERT_OK_AND_ASSIGN(sequence_, engine_->NewSequence());
     logits_.resize(engine_->vocabulary());
@@ -138,7 +148,9 @@ TEST_P(AllocationTest, StopMatcherAllocatesNothingOnceItsBuffersHaveGrown) {
   EXPECT_EQ(g_allocations - before, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, AllocationTest, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Settings, AllocationTest,
+                         ::testing::Values(Setting{1, false}, Setting{2, false},
+                                           Setting{1, true}, Setting{2, true}));
 
 }  // namespace
 }  // namespace nibble

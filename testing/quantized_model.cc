@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +23,7 @@
 #include "models/manifest_config.h"
 #include "models/matrix_gather.h"
 #include "models/packed_names.h"
+#include "models/registry.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 #include "tensor/io/packed_file.h"
@@ -214,6 +217,24 @@ void WritePackedModel(const std::string& path, const QuantizedModel& model,
     CHECK_OK(writer->Append(bytes));
   }
   CHECK_OK(writer->Commit());
+}
+
+void PackModel(const std::string& path, const std::string& packed_path,
+               absl::Span<const std::string> files) {
+  const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(path);
+  CHECK_OK(checkpoint.status());
+  std::vector<EmbeddedFile> embedded;
+  for (const std::string& name : files) {
+    std::ifstream file(path + "/" + name, std::ios::binary);
+    CHECK(file.good()) << path << "/" << name;
+    embedded.push_back(
+        {name, std::string(std::istreambuf_iterator<char>(file), {})});
+  }
+  ThreadPool pool(1);
+  WritePackedModel(
+      packed_path,
+      RoundCheckpoint(*checkpoint, {/*bits=*/4, /*group_size=*/32}, pool),
+      embedded);
 }
 
 }  // namespace nibble::testing

@@ -37,6 +37,11 @@ QuantizedModel RoundCheckpoint(const Checkpoint& checkpoint,
 void WritePackedModel(const std::string& path, const QuantizedModel& model,
                       absl::Span<const EmbeddedFile> files);
 
+// Opens the model at `path`, rounds it to INT4 in groups of 32, and writes it
+// and the given files of its folder to `packed_path`. REQUIRES: they are there.
+void PackModel(const std::string& path, const std::string& packed_path,
+               absl::Span<const std::string> files = {});
+
 }  // namespace nibble::testing
 
 #endif  // NIBBLE_TESTING_QUANTIZED_MODEL_H_
