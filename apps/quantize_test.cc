@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tensor/io/packed_file.h"
+#include "tensor/io/packed_manifest.pb.h"
 #include "testing/matchers.h"
 #include "testing/tiny_model.h"
 
@@ -40,10 +41,15 @@ class Quantize : public ::testing::Test {
     fs::create_directories(folder_ + "/out");
   }
 
-  // Of the bundled model; `flags` come on top.
-  ProgramResult Run(std::vector<std::string> flags) const {
-    flags.push_back("--out=" + out_);
-    return RunProgram("quantize", flags);
+  // Of the bundled model's checkpoint; `flags` come on top.
+  ProgramResult Run(const std::vector<std::string>& flags) const {
+    std::vector<std::string> all = {FloatCheckpoint(), "--out=" + out_};
+    all.insert(all.end(), flags.begin(), flags.end());
+    return RunProgram("quantize", all);
+  }
+
+  static std::string FloatCheckpoint() {
+    return "--model=" + RunfilePath("apps/bundled_model");
   }
 
   // What a run, finished or not, left beside its output.
@@ -167,6 +173,38 @@ TEST_F(Quantize, WritesAFileThatVerifies) {
   }
 }
 
+// The file in the repository is what the program makes of the checkpoint beside
+// it today.
+TEST_F(Quantize, MakesTheBundledModel) {
+  const ProgramResult result = Run({"--group_size=32"});
+  ASSERT_EQ(result.exit_status, 0) << result.error;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const auto made, PackedFile::Open(out_));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const auto bundled,
+      PackedFile::Open(RunfilePath("apps/bundled_model/tolstoy-llama.nib")));
+  EXPECT_THAT(bundled->VerifyAll(), testing::IsOk());
+  ASSERT_EQ(made->names(), bundled->names());
+  ASSERT_EQ(made->file_names(), bundled->file_names());
+  EXPECT_EQ(made->manifest().config().SerializeAsString(),
+            bundled->manifest().config().SerializeAsString());
+  // Layouts and checksums; where they lie depends on the record's length.
+  for (int i = 0; i < made->manifest().tensors_size(); ++i) {
+    auto a = made->manifest().tensors(i), b = bundled->manifest().tensors(i);
+    a.mutable_range()->clear_offset();
+    b.mutable_range()->clear_offset();
+    EXPECT_EQ(a.SerializeAsString(), b.SerializeAsString()) << a.name();
+  }
+  for (const std::string& name : made->file_names()) {
+    EXPECT_EQ(*made->FindFile(name), *bundled->FindFile(name)) << name;
+  }
+}
+
+TEST_F(Quantize, TheBundledModelIsPackedAlready) {
+  const ProgramResult result = RunProgram("quantize", {"--out=" + out_});
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_THAT(result.error, HasSubstr("packed already"));
+}
+
 TEST_F(Quantize, RefusesBadFlagsInOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"--bits=3"}, "--bits=3"},
@@ -187,7 +225,7 @@ TEST_F(Quantize, RefusesBadFlagsInOneLine) {
   };
   for (const auto& [flags, reason] : cases) {
     // The last --out counts.
-    std::vector<std::string> all = {"--out=" + out_};
+    std::vector<std::string> all = {FloatCheckpoint(), "--out=" + out_};
     all.insert(all.end(), flags.begin(), flags.end());
     const ProgramResult result = RunProgram("quantize", all);
     EXPECT_EQ(result.exit_status, 1) << reason;
@@ -265,8 +303,8 @@ TEST_F(Quantize, KillLeavesNoFile) {
 }
 
 TEST_F(Quantize, FullDiskIsOneLine) {
-  const ProgramResult result =
-      RunProgram("quantize", {"--out=" + out_}, {"", "/dev/full", {}});
+  const ProgramResult result = RunProgram(
+      "quantize", {FloatCheckpoint(), "--out=" + out_}, {"", "/dev/full", {}});
   EXPECT_EQ(result.exit_status, 1);
   EXPECT_TRUE(IsOneLine(result.error)) << result.error;
   // The model was written; only the report was not.

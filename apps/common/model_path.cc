@@ -22,7 +22,7 @@ namespace {
 using ::bazel::tools::cpp::runfiles::Runfiles;
 
 constexpr absl::string_view kFetchableModel = "smollm2";
-constexpr char kBundledModel[] = "nibble/apps/bundled_model/config.json";
+constexpr char kBundledModel[] = "nibble/apps/bundled_model/tolstoy-llama.nib";
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -40,10 +40,8 @@ absl::StatusOr<std::string> BundledModel() {
   const std::unique_ptr<Runfiles> runfiles(
       Runfiles::Create(ProgramPath(), &error));
   if (runfiles != nullptr) {
-    const std::string config = runfiles->Rlocation(kBundledModel);
-    if (!config.empty() && Exists(config)) {
-      return config.substr(0, config.rfind('/'));
-    }
+    std::string path = runfiles->Rlocation(kBundledModel);
+    if (!path.empty() && Exists(path)) return path;
   }
   return absl::NotFoundError(
       "the bundled model is not beside this program (was the binary copied "
