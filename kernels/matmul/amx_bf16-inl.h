@@ -21,8 +21,8 @@
 #include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/matmul/amx_decode-inl.h"
 #include "kernels/matmul/amx_plan.h"
-#include "kernels/matmul/decode-inl.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/matmul/panel_layout.h"
 #include "kernels/matmul/tile_shapes.h"
@@ -49,6 +49,9 @@ struct BF16BlockProduct {
   float* totals[2];                  // of a group of rows: [rows][stride]
   int64_t stride;
   bool first;  // the sums start at 0
+  // Works on the next block, so many units after each step.
+  BF16Decoder* decoder;
+  int64_t units_per_step;
 };
 
 template <class Tiles, bool kTwoRows, bool kTwoTiles>
@@ -99,6 +102,7 @@ void MultiplyBlockBF16(const BF16BlockProduct& p, Tiles& tiles) {
                                 p.rows[1] + s * kTileRowBytes};
     MultiplyStep<Tiles, kTwoRows, kTwoTiles>(tiles, rows, kBF16RowStride,
                                              p.weights, s * kTileBytes);
+    if (!p.decoder->finished()) p.decoder->Advance(p.units_per_step);
   }
   if (p.has_tail) {
     MultiplyStep<Tiles, kTwoRows, kTwoTiles>(tiles, p.rows_tail, kTileRowBytes,
@@ -109,12 +113,10 @@ void MultiplyBlockBF16(const BF16BlockProduct& p, Tiles& tiles) {
   });
 }
 
-// Scratch of a thread: a decoded block, the tails of the weights' two tiles,
-// then those of all rows.
-inline constexpr int64_t kDecodedTileBytes = kBlockInputs / 2 * kStepBytes;
-
+// Scratch of a thread: two decoded blocks in turns, the tails of the weights'
+// two tiles, then those of all rows.
 inline int64_t BF16ScratchBytes(const PackedLayout& /*layout*/, int64_t rows) {
-  return 2 * kDecodedTileBytes + 2 * kTileBytes + rows * kTileRowBytes;
+  return 2 * 2 * kBF16TileBytes + 2 * kTileBytes + rows * kTileRowBytes;
 }
 
 // A product on its way through the blocks of K.
@@ -127,12 +129,47 @@ class BF16Product {
         groups_(product.panel.groups),
         blocks_(BlocksFor(layout_.inputs)),
         decoded_(scratch),
-        weights_tail_(decoded_ + 2 * kDecodedTileBytes),
+        weights_tail_(decoded_ + 2 * 2 * kBF16TileBytes),
         rows_tail_(weights_tail_ + 2 * kTileBytes),
+        decoder_(layout_),
         tiles_(ShapesOf(0)) {}
 
+  // Records [first, end): all of them pass over a block before the next one.
+  void Run(int64_t first, int64_t end, Totals totals) {
+    PadRows();
+    // Records of integer weights are two tiles, those of bf16 one.
+    const int64_t together = IsInteger(layout_.format) ? 1 : 2;
+    const int64_t turns = CeilDiv(end - first, together);
+    StartDecoding(0, 0, first);
+    decoder_.Finish();
+    for (int64_t i = 0; i < blocks_ * turns; ++i) {
+      const int64_t next = i + 1;
+      if (next < blocks_ * turns) {
+        StartDecoding(next, next / turns, first + next % turns * together);
+      }
+      const int64_t record = first + i % turns * together;
+      const bool one_tile = together == 2 && record + 1 == end;
+      Multiply(i, i / turns, record, one_tile ? 1 : 2,
+               {totals.data + (record - first) * layout_.record_outputs(),
+                totals.stride});
+      decoder_.Finish();
+    }
+  }
+
+ private:
+  std::byte* Decoded(int64_t turn) const {
+    return decoded_ + turn % 2 * 2 * kBF16TileBytes;
+  }
+
+  void StartDecoding(int64_t turn, int64_t block, int64_t record) {
+    if (!IsInteger(layout_.format)) return;
+    decoder_.Start(product_.weights + record * layout_.record_bytes(), block,
+                   Decoded(turn));
+  }
+
   // Outputs of `tiles` tiles (1 or 2) from record `record` on, in one block.
-  void Multiply(int64_t block, int64_t record, int tiles, Totals totals) {
+  void Multiply(int64_t turn, int64_t block, int64_t record, int tiles,
+                Totals totals) {
     BF16BlockProduct p = {};
     const int64_t inputs =
         std::min(kBlockInputs, layout_.inputs - block * kBlockInputs);
@@ -140,7 +177,11 @@ class BF16Product {
     p.has_tail = inputs % kBF16StepInputs != 0;
     p.stride = totals.stride;
     p.first = block == 0;
-    SetWeights(block, record, tiles, inputs, p);
+    p.decoder = &decoder_;
+    p.units_per_step =
+        CeilDiv(decoder_.units_per_block(),
+                kBlockInputs / kBF16StepInputs * CeilDiv(groups_.count, 2));
+    SetWeights(turn, block, record, tiles, inputs, p);
     for (int64_t g = 0; g < groups_.count; g += 2) {
       for (int i = 0; i < 2 && g + i < groups_.count; ++i) {
         const int64_t begin = groups_.Begin(g + i);
@@ -176,7 +217,6 @@ class BF16Product {
     }
   }
 
- private:
   TileShapes ShapesOf(int64_t group) const {
     TileShapes shapes;
     shapes.Set(kWeights0, kTileMaxRows, kTileRowBytes);
@@ -196,18 +236,16 @@ class BF16Product {
                kBF16RowStride;
   }
 
-  // Decodes the weights of a block or finds them, and pads the last step.
-  void SetWeights(int64_t block, int64_t record, int tiles, int64_t inputs,
-                  BF16BlockProduct& p) {
+  // Finds the weights of a block, decoded or in place, and pads the last step.
+  void SetWeights(int64_t turn, int64_t block, int64_t record, int tiles,
+                  int64_t inputs, BF16BlockProduct& p) {
     const std::byte* bytes = product_.weights + record * layout_.record_bytes();
-    const bool decoded = IsInteger(layout_.format);
-    if (decoded) DecodeBlock<false>(layout_, bytes, block, decoded_);
-    const int64_t steps = CeilDiv(inputs, 2);
-    const int64_t tail_steps = steps - p.full_steps * kTileMaxRows;
+    const int64_t tail_steps = CeilDiv(inputs, 2) - p.full_steps * kTileMaxRows;
     for (int t = 0; t < tiles; ++t) {
-      p.weights[t] = decoded ? decoded_ + t * kDecodedTileBytes
-                             : bytes + t * layout_.record_bytes() +
-                                   block * kDecodedTileBytes;
+      p.weights[t] =
+          IsInteger(layout_.format)
+              ? Decoded(turn) + t * kBF16TileBytes
+              : bytes + t * layout_.record_bytes() + block * kBF16TileBytes;
       std::byte* tail = weights_tail_ + t * kTileBytes;
       p.weights_tail[t] = tail;
       if (!p.has_tail) continue;
@@ -222,9 +260,10 @@ class BF16Product {
   const PackedLayout& layout_;
   const RowGroups& groups_;
   const int64_t blocks_;
-  std::byte* decoded_;       // [2][kDecodedTileBytes]
+  std::byte* decoded_;       // [2 turns][2 tiles][kBF16TileBytes]
   std::byte* weights_tail_;  // [2][kTileBytes]
   std::byte* rows_tail_;     // [rows][kTileRowBytes]
+  BF16Decoder decoder_;
   ShapedTiles<Tiles> tiles_;
 };
 
@@ -232,19 +271,7 @@ class BF16Product {
 template <class Tiles>
 void MultiplyBF16(const Product& product, int64_t first, int64_t end,
                   Totals totals, std::byte* scratch) {
-  const PackedLayout& layout = *product.layout;
-  // Records of integer weights are two tiles, those of bf16 one.
-  const int64_t records = IsInteger(layout.format) ? 1 : 2;
-  BF16Product<Tiles> run(product, scratch);
-  run.PadRows();
-  for (int64_t block = 0; block < BlocksFor(layout.inputs); ++block) {
-    for (int64_t record = first; record < end; record += records) {
-      const bool one_tile = records == 2 && record + 1 == end;
-      run.Multiply(block, record, one_tile ? 1 : 2,
-                   {totals.data + (record - first) * layout.record_outputs(),
-                    totals.stride});
-    }
-  }
+  BF16Product<Tiles>(product, scratch).Run(first, end, totals);
 }
 
 }  // namespace HWY_NAMESPACE

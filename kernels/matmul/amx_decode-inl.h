@@ -1,5 +1,6 @@
-// Turns the codes of integer weights into signed bytes in the rows that AMX
-// tiles want, once for all rows of activations.
+// Turns the codes of integer weights into what AMX tiles multiply, signed bytes
+// or bf16, once for all rows of activations and a few chunks at a time, so that
+// it goes on between the multiplies of the block before.
 //
 // Codes are unsigned and AMX could multiply them so (TDPBSUD), with zero points
 // as a correction by the activations' sums. As the bytes are written out anyway
@@ -174,6 +175,80 @@ class BlockDecoder {
   uint8_t* line_ = nullptr;      // the next row of the first tile
   uint8_t* tile_end_ = nullptr;  // where that tile ends
   VU8 zeros_[2];
+};
+
+// A tile of outputs over a block of kBlockInputs as bf16, as panel_layout.h and
+// packed_layout.h draw it.
+inline constexpr int64_t kBF16TileBytes = kBlockInputs / 2 * kStepBytes;
+
+// The same for weights as bf16: a block of kBlockInputs of one record becomes
+// two tiles of steps. Steps behind the last input are not written.
+class BF16Decoder {
+ public:
+  explicit BF16Decoder(const PackedLayout& layout)
+      : layout_(layout), per_chunk_(layout.chunk_inputs()) {}
+
+  // REQUIRES: what was begun is finished.
+  void Start(const std::byte* record, int64_t block, std::byte* out) {
+    record_ = record;
+    input_ = group_end_ = block * kBlockInputs;
+    end_ = std::min(layout_.inputs, input_ + kBlockInputs);
+    words_ = reinterpret_cast<const uint32_t*>(record + layout_.codes_offset() +
+                                               input_ / per_chunk_ * 2 *
+                                                   kPackedLineBytes);
+    out_ = out;
+  }
+
+  bool finished() const { return input_ >= end_; }
+
+  // A unit is a chunk of one tile.
+  int64_t units_per_block() const { return kBlockInputs / per_chunk_ * 2; }
+
+  void Advance(int64_t units) {
+    for (; units > 0 && input_ < end_; --units) DecodeUnit();
+  }
+
+  void Finish() {
+    while (input_ < end_) DecodeUnit();
+  }
+
+ private:
+  HWY_INLINE void DecodeUnit() {
+    const TileF32 d;
+    if (input_ == group_end_ && tile_ == 0) {
+      const int64_t group = input_ / layout_.group_size;
+      group_end_ = std::min(end_, (group + 1) * layout_.group_size);
+      for (int t = 0; t < 2; ++t) {
+        scales_[t] = LoadScales(layout_, record_, group, t);
+        zeros_[t] = hn::ConvertTo(d, LoadZeros(layout_, record_, group, t));
+      }
+    }
+    const DecodeArgs args = {words_ + tile_ * kTileOutputs, scales_[tile_],
+                             zeros_[tile_], out_ + tile_ * kBF16TileBytes};
+    if (per_chunk_ == 8) {
+      DecodeWords</*kAsF32=*/false, 4>(args);
+    } else {
+      DecodeWords</*kAsF32=*/false, 8>(args);
+    }
+    tile_ ^= 1;
+    if (tile_ != 0) return;
+    words_ += 2 * kTileOutputs;
+    out_ += per_chunk_ / 2 * kStepBytes;
+    // The last chunk of a group may be cut short by the last input.
+    input_ = std::min(input_ + per_chunk_, group_end_);
+  }
+
+  const PackedLayout layout_;
+  const int64_t per_chunk_;
+  const std::byte* record_ = nullptr;
+  int64_t input_ = 0;  // of the next chunk
+  int64_t end_ = 0;
+  int64_t group_end_ = 0;
+  int tile_ = 0;  // the next one
+  const uint32_t* words_ = nullptr;
+  std::byte* out_ = nullptr;
+  VF scales_[2];
+  VF zeros_[2];
 };
 
 }  // namespace HWY_NAMESPACE
