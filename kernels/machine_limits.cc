@@ -21,6 +21,11 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// On every loop over the sums: g++ keeps them in memory if one is left.
+#ifndef NIBBLE_UNROLL
+#define NIBBLE_UNROLL _Pragma("GCC unroll 24")
+#endif
+
 // Independent accumulators: two multiplies a cycle of 4 to 6 cycles' latency
 // need 8 to 12; with 32 registers there is room for more.
 #if HWY_CAP_GE512
@@ -54,14 +59,15 @@ float MultiplyF32(int64_t rounds) {
   const hn::ScalableTag<float> d;
   const auto factor = hn::Set(d, 0.5f);
   hn::Vec<decltype(d)> sums[kSums];
-  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
-      hn::Set(d, 1.0f * i);
+  NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
+    NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) {
       sums[i] = hn::MulAdd(factor, factor, sums[i]);
     }
   }
-  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  NIBBLE_UNROLL for (int i = 1; i < kSums; ++i) {
+    sums[0] = hn::Add(sums[0], sums[i]);
+  }
   return hn::ReduceSum(d, sums[0]);
 }
 
@@ -74,16 +80,17 @@ float MultiplyBF16(int64_t rounds) {
   const hn::RebindToUnsigned<decltype(d)> du;
   const auto factor = hn::BitCast(dbf, hn::Set(du, 0x3F003F00u));  // 0.5, 0.5
   hn::Vec<decltype(d)> sums[kSums];
-  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
-      hn::Set(d, 1.0f * i);
+  NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(d, 1.0f * i);
   auto unused = hn::Zero(d);
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
+    NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) {
       sums[i] =
           hn::ReorderWidenMulAccumulate(d, factor, factor, sums[i], unused);
     }
   }
-  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  NIBBLE_UNROLL for (int i = 1; i < kSums; ++i) {
+    sums[0] = hn::Add(sums[0], sums[i]);
+  }
   return hn::ReduceSum(d, sums[0]);
 }
 #else
@@ -92,49 +99,53 @@ inline constexpr int64_t kDotMacs = 0;
 float MultiplyBF16(int64_t /*rounds*/) { return 0.0f; }
 #endif
 
-// Makes the compiler take `v` for changed, so that it neither merges equal
-// products nor moves them out of the loop.
-template <class V>
-HWY_INLINE void Forget(V& v) {
-#if HWY_ARCH_X86
-  asm volatile("" : "+v"(v.raw));
+// sum += products of `code` and `value`, with VPDPBUSD or VPMADDUBSW. As
+// assembly, since the compiler would merge equal products, and given the
+// intrinsics keeps some of the sums in memory, which costs half of the speed.
+template <class Sum, class Code, class Value>
+HWY_INLINE void AddProducts(Code code, Value value, Sum& sum) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(code.raw), "v"(value.raw));
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  Sum products;
+  asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+      : "+v"(sum.raw), "=&v"(products.raw)
+      : "v"(code.raw), "v"(value.raw));
 #else
-  hwy::PreventElision(v);
+#if HWY_ARCH_X86
+  asm volatile("" : "+v"(value.raw));
+#else
+  hwy::PreventElision(value);
+#endif
+  const hn::DFromV<Sum> d;
+  sum = hn::Add(sum, hn::SatWidenMulPairwiseAdd(d, code, value));
 #endif
 }
 
 // Sums at most 127 * rounds in each lane: wraps, which costs the same.
 int MultiplyInt8(int64_t rounds) {
-  const hn::ScalableTag<int32_t> di;
-  const hn::Repartition<uint8_t, decltype(di)> du8;
-  const hn::Repartition<int8_t, decltype(di)> di8;
+  const hn::ScalableTag<uint8_t> du8;
+  const hn::RebindToSigned<decltype(du8)> di8;
 #if HWY_TARGET <= HWY_AVX3_DL
-  const auto code = hn::Set(du8, 3);
-  auto value = hn::Set(di8, 2);
-  hn::Vec<decltype(di)> sums[kSums];
-  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
-      hn::Set(di, i);
-  for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
-      sums[i] = hn::SumOfMulQuadAccumulate(di, code, value, sums[i]);
-    }
-  }
+  const hn::Repartition<int32_t, decltype(du8)> d;
 #else
-  const hn::Repartition<int16_t, decltype(di)> di16;
+  const hn::Repartition<int16_t, decltype(du8)> d;
+#endif
   const auto code = hn::Set(du8, 3);
-  auto value = hn::Set(di8, 2);
-  hn::Vec<decltype(di16)> sums[kSums];
-  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
-      hn::Set(di16, static_cast<int16_t>(i));
+  const auto value = hn::Set(di8, 2);
+  hn::Vec<decltype(d)> sums[kSums];
+  NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) sums[i] =
+      hn::Set(d, static_cast<hn::TFromD<decltype(d)>>(i));
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
-      Forget(value);
-      sums[i] = hn::Add(sums[i], hn::SatWidenMulPairwiseAdd(di16, code, value));
+    NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) {
+      AddProducts(code, value, sums[i]);
     }
   }
-#endif
+  // Unrolled as well: an index that varies would keep `sums` in memory.
   auto total = sums[0];
-  for (int i = 1; i < kSums; ++i) total = hn::Add(total, sums[i]);
+  NIBBLE_UNROLL for (int i = 1; i < kSums; ++i) {
+    total = hn::Add(total, sums[i]);
+  }
   return static_cast<int>(hn::GetLane(total));
 }
 
@@ -144,14 +155,17 @@ int MultiplyInt8Vex(int64_t rounds) {
   const hn::ScalableTag<int32_t> di;
   const auto code = hn::Set(di, 0x03030303);
   hn::Vec<decltype(di)> sums[kSums];
-  _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) sums[i] =
-      hn::Set(di, i);
+  NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(di, i);
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kSums; ++i) {
-      asm("%{vex%} vpdpbusd %1, %1, %0" : "+x"(sums[i].raw) : "x"(code.raw));
+    NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) {
+      auto sum = sums[i].raw;  // an asm operand in memory would stay there
+      asm("%{vex%} vpdpbusd %1, %1, %0" : "+x"(sum) : "x"(code.raw));
+      sums[i].raw = sum;
     }
   }
-  for (int i = 1; i < kSums; ++i) sums[0] = hn::Add(sums[0], sums[i]);
+  NIBBLE_UNROLL for (int i = 1; i < kSums; ++i) {
+    sums[0] = hn::Add(sums[0], sums[i]);
+  }
   return hn::ReduceSum(di, sums[0]);
 }
 #else
