@@ -9,8 +9,10 @@
 // spins for some tens of microseconds, which covers the serial code between
 // two kernels, then blocks; it never spins when there are more threads than
 // cores. ParallelFor's shares are static: which thread runs which index depends
-// on `count` and threads() alone. ParallelForStealing begins with the same
-// shares and lets a thread that is done take from the end of another's.
+// on `count` and threads() alone, so a thread meets the same rows of a matrix
+// again, in its own caches and on the NUMA node where it first wrote them.
+// ParallelForStealing begins with the same shares and lets a thread that is
+// done take from the end of another's.
 #ifndef NIBBLE_KERNELS_THREAD_POOL_H_
 #define NIBBLE_KERNELS_THREAD_POOL_H_
 

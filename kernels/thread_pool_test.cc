@@ -1,5 +1,7 @@
 #include "kernels/thread_pool.h"
 
+#include <time.h>
+
 #include <atomic>
 #include <chrono>  // NOLINT
 #include <cstdint>
@@ -169,6 +171,27 @@ TEST(ThreadPool, StopsAtOnceWhenUnused) {
     ThreadPool pool(4);
     EXPECT_EQ(pool.threads(), 4);
   }
+}
+
+// CPU time that all threads of the process have used.
+int64_t CpuNanoseconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return int64_t{1000000000} * time.tv_sec + time.tv_nsec;
+}
+
+// Workers spin for some tens of microseconds, then sleep. The bound is on CPU
+// time, which busy neighbours do not lengthen: a worker that went on spinning
+// would use most of the half second.
+TEST(ThreadPool, IdleWorkersUseNoCpu) {
+  ThreadPool pool(2);
+  const auto work = [&] { pool.ParallelFor(2, [](int64_t, int64_t, int) {}); };
+  work();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const int64_t before = CpuNanoseconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LT(CpuNanoseconds() - before, 20 * 1000 * 1000);
+  work();
 }
 
 TEST(ThreadPool, ScratchIsAlignedAndKeptUntilMoreIsAsked) {

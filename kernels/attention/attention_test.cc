@@ -20,8 +20,6 @@ struct Shape {
   int64_t heads, kv_heads, head_dim;
 };
 
-constexpr DType kCacheTypes[] = {DType::kF32, DType::kBF16, DType::kI8};
-
 class AttentionTest : public VariantTest<AttentionKernels> {
  protected:
   void SetUp() override {
@@ -30,6 +28,14 @@ class AttentionTest : public VariantTest<AttentionKernels> {
     ASSERT_TRUE(LimitIsa(kernels().isa).ok());
   }
   void TearDown() override { ASSERT_TRUE(LimitIsa(BestIsa()).ok()); }
+
+  // What the row computes by itself: the VNNI rows differ from those before
+  // them in int8 alone.
+  std::vector<DType> CacheTypes() const {
+    const Isa isa = kernels().isa;
+    if (isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni) return {DType::kI8};
+    return {DType::kF32, DType::kBF16, DType::kI8};
+  }
 
   ThreadPool pool_{1};
   ThreadPool three_{3};
@@ -53,7 +59,7 @@ TEST_P(AttentionTest, MatchesFormulaForEveryHeadShape) {
                           {3, 1, 20},   {2, 2, 6},   {5, 1, 1},   {14, 2, 33},
                           {100, 1, 16}, {2, 2, 112}};
   for (const Shape& s : shapes) {
-    for (DType dtype : kCacheTypes) {
+    for (DType dtype : CacheTypes()) {
       for (int64_t tokens : {1, 5}) {
         const Problem problem({s.heads, s.kv_heads, s.head_dim, dtype,
                                /*page_tokens=*/16, /*first=*/70, tokens});
@@ -66,7 +72,7 @@ TEST_P(AttentionTest, MatchesFormulaForEveryHeadShape) {
 TEST_P(AttentionTest, MatchesFormulaAtEveryDepth) {
   for (int64_t depth :
        {1, 2, 15, 16, 17, 63, 64, 65, 128, 255, 256, 257, 300, 512, 513, 700}) {
-    for (DType dtype : kCacheTypes) {
+    for (DType dtype : CacheTypes()) {
       const Problem problem({4, 2, 32, dtype, /*page_tokens=*/48,
                              /*first=*/depth - 1, /*tokens=*/1});
       ExpectNear(problem, {}, problem.Run({}, pool_));
@@ -83,7 +89,7 @@ TEST_P(AttentionTest, MatchesFormulaForPromptsOfEveryLength) {
 }
 
 TEST_P(AttentionTest, WindowHidesDistantKeys) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     for (int64_t window : {1, 2, 5, 16, 63, 64, 65, 200, 256, 400, 1000}) {
       for (int64_t tokens : {1, 90}) {
         const Problem problem({4, 2, 16, dtype, /*page_tokens=*/16,
@@ -97,7 +103,7 @@ TEST_P(AttentionTest, WindowHidesDistantKeys) {
 }
 
 TEST_P(AttentionTest, FullAttentionSeesLaterKeys) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     for (int64_t window : {0, 20}) {
       Problem problem({4, 1, 32, dtype, /*page_tokens=*/16, /*first=*/40,
                        /*tokens=*/30});
@@ -111,7 +117,7 @@ TEST_P(AttentionTest, FullAttentionSeesLaterKeys) {
 }
 
 TEST_P(AttentionTest, QueryThatSeesNoKeyGetsZeros) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     Problem problem({2, 1, 16, dtype, /*page_tokens=*/16, /*first=*/40,
                      /*tokens=*/8});
     Problem::Options options;
@@ -126,7 +132,7 @@ TEST_P(AttentionTest, QueryThatSeesNoKeyGetsZeros) {
 }
 
 TEST_P(AttentionTest, AlibiBiasesByDistance) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     for (int64_t tokens : {1, 40}) {
       const Problem problem({6, 2, 16, dtype, /*page_tokens=*/16,
                              /*first=*/250, tokens});
@@ -150,7 +156,7 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
 }
 
 TEST_P(AttentionTest, EqualScoresAverageTheValues) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     Problem problem({4, 2, 16, dtype, /*page_tokens=*/16, /*first=*/299,
                      /*tokens=*/1});
     problem.ScaleQueries(0.0f);
@@ -160,7 +166,7 @@ TEST_P(AttentionTest, EqualScoresAverageTheValues) {
 }
 
 TEST_P(AttentionTest, SpoiledTokensHarmOnlyThoseWhoSeeThem) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     const float inf = std::numeric_limits<float>::infinity();
     for (float poison : {std::nanf(""), inf}) {
       Problem clean({4, 2, 16, dtype, /*page_tokens=*/16, /*first=*/240,
@@ -185,7 +191,7 @@ TEST_P(AttentionTest, SpoiledTokensHarmOnlyThoseWhoSeeThem) {
 }
 
 TEST_P(AttentionTest, NanInQueryGivesNanNotText) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     Problem problem({2, 1, 16, dtype, /*page_tokens=*/16, /*first=*/10,
                      /*tokens=*/3});
     problem.SetQuery(/*token=*/1, /*index=*/5, std::nanf(""));
@@ -205,7 +211,7 @@ TEST_P(AttentionTest, BitsDoNotDependOnChunksOrThreads) {
   // The scalar reference has no blocks to cross, and takes long.
   const int64_t tokens = kernels().isa == Isa::kScalar ? 70 : 301;
   for (const Shape& s : shapes) {
-    for (DType dtype : kCacheTypes) {
+    for (DType dtype : CacheTypes()) {
       for (int64_t window : {0, 37}) {
         const Problem problem({s.heads, s.kv_heads, s.head_dim, dtype,
                                /*page_tokens=*/16, /*first=*/0, tokens});
@@ -243,7 +249,7 @@ TEST_P(AttentionTest, BitsDoNotDependOnSplittingTheSequence) {
 }
 
 TEST_P(AttentionTest, SequencesOfABatchDoNotMeet) {
-  for (DType dtype : kCacheTypes) {
+  for (DType dtype : CacheTypes()) {
     const Problem first({6, 2, 32, dtype, /*page_tokens=*/16,
                          /*first=*/700, /*tokens=*/1});
     const Problem second({6, 2, 32, dtype, /*page_tokens=*/16,

@@ -170,97 +170,143 @@ std::vector<float> Problem::RunInChunks(const Options& options, int64_t chunk,
   return out;
 }
 
-// Bounds below are derived in docs/attention.md.
-Expected Problem::Expect(const Options& options) const {
-  const AttentionParams params = ParamsOf(options);
-  const bool int8 = size_.dtype == DType::kI8;
-  const int64_t group = size_.heads / size_.kv_heads;
+namespace {
+
+constexpr double kUnit = 0x1p-24;  // of f32's rounding
+
+struct Scored {
+  double value;
+  double error;  // a bound, see docs/attention.md
+};
+
+// The score of one key, and how far f32 (q_error 0) or integers whose queries
+// are rounded by q_error may be off: the chain of head_dim products, the
+// scaling of q, the bias.
+Scored ScoreOf(const float* q, const float* k, int64_t dim, double scale,
+               double bias, double q_error) {
+  double dot = 0.0, magnitude = 0.0, key_sum = 0.0;
+  for (int64_t i = 0; i < dim; ++i) {
+    dot += double{q[i]} * k[i];
+    magnitude += std::fabs(double{q[i]} * k[i]);
+    key_sum += std::fabs(double{k[i]});
+  }
+  return {scale * dot + bias,
+          kUnit * ((dim + 4) * scale * magnitude + 4 * std::fabs(bias)) +
+              scale * q_error * (1 + 1e-5) * key_sum};
+}
+
+// Weighted values of one row, and what bounds their rounding.
+struct Mixed {
+  double sum = 0.0;
+  std::vector<double> mix;
+  std::vector<double> spread;    // of magnitudes
+  std::vector<double> rounding;  // of int8's weights
+};
+
+}  // namespace
+
+// The score of row's keys in `visible`; score_error receives their bound.
+std::vector<double> Problem::ScoresOf(const Options& options, int64_t row,
+                                      KeyRange visible,
+                                      const std::vector<float>& keys,
+                                      double* score_error) const {
   const int64_t dim = size_.head_dim;
-  const double unit = 0x1p-24;
+  const int64_t head = row % size_.heads;
+  const int64_t position = size_.first + row / size_.heads;
+  const float* q = queries_.data() + row * dim;
+  double largest_q = 0.0;
+  for (int64_t i = 0; i < dim; ++i) {
+    largest_q = std::max(largest_q, std::fabs(double{q[i]}));
+  }
+  // Half a step of the query's rounding.
+  const double q_error =
+      size_.dtype == DType::kI8 ? 0.5 * largest_q / MaxQueryCode(dim) : 0.0;
+  std::vector<double> scores;
+  *score_error = 0.0;
+  for (int64_t j = visible.begin; j < visible.end; ++j) {
+    const double bias =
+        options.slopes.empty() ? 0.0 : options.slopes[head] * (j - position);
+    const float* k =
+        keys.data() + j * kv_width() + head / group() * size_.head_dim;
+    const Scored scored =
+        ScoreOf(q, k, dim, ParamsOf(options).scale, bias, q_error);
+    scores.push_back(scored.value);
+    *score_error = std::max(*score_error, scored.error);
+  }
+  return scores;
+}
+
+Expected Problem::Expect(const Options& options) const {
+  const bool int8 = size_.dtype == DType::kI8;
+  const int64_t dim = size_.head_dim;
   std::vector<float> key_scales, value_scales;
   const std::vector<float> keys = Stored(keys_, key_scales);
   const std::vector<float> values = Stored(values_, value_scales);
   Expected expected;
   for (int64_t row = 0; row < size_.tokens * size_.heads; ++row) {
-    const int64_t head = row % size_.heads;
-    const int64_t position = size_.first + row / size_.heads;
-    const int64_t end =
-        options.causal ? position + 1 : LengthOf(*this, options);
-    const int64_t begin =
-        options.window > 0 ? std::max<int64_t>(0, position - options.window + 1)
-                           : 0;
-    const float* q = queries_.data() + row * dim;
-    double largest_q = 0.0;
-    for (int64_t i = 0; i < dim; ++i) {
-      largest_q = std::max(largest_q, std::fabs(double{q[i]}));
-    }
-    // Half a step of the query's rounding.
-    const double q_error = int8 ? 0.5 * largest_q / MaxQueryCode(dim) : 0.0;
-    std::vector<double> scores;
-    // Rounding of a score: the chain of head_dim products, the scaling of q,
-    // the bias. Then exp, whose argument is the difference from the maximum.
-    double score_error = 0.0;
+    const int64_t head = row % size_.heads / group();
+    const KeyRange visible =
+        VisibleTo(options, size_.first + row / size_.heads);
+    double score_error;
+    const std::vector<double> scores =
+        ScoresOf(options, row, visible, keys, &score_error);
     double max = -std::numeric_limits<double>::infinity();
-    for (int64_t j = begin; j < end; ++j) {
-      const float* k = keys.data() + j * kv_width() + head / group * dim;
-      double dot = 0.0, magnitude = 0.0, key_sum = 0.0;
-      for (int64_t i = 0; i < dim; ++i) {
-        dot += double{q[i]} * k[i];
-        magnitude += std::fabs(double{q[i]} * k[i]);
-        key_sum += std::fabs(double{k[i]});
-      }
-      const double bias =
-          options.slopes.empty() ? 0.0 : options.slopes[head] * (j - position);
-      scores.push_back(params.scale * dot + bias);
-      max = std::max(max, scores.back());
-      score_error = std::max(
-          score_error,
-          unit * ((dim + 4) * params.scale * magnitude + 4 * std::fabs(bias)) +
-              params.scale * q_error * (1 + 1e-5) * key_sum);
-    }
-    double sum = 0.0;
-    std::vector<double> mix(dim, 0.0), spread(dim, 0.0), rounding(dim, 0.0);
-    for (int64_t block = begin; block < end;) {
-      const int64_t stop = std::min(end, (block / 256 + 1) * 256);
+    for (double score : scores) max = std::max(max, score);
+
+    Mixed row_mix{0.0, std::vector<double>(dim), std::vector<double>(dim),
+                  std::vector<double>(dim)};
+    for (int64_t block = visible.begin; block < visible.end;) {
+      const int64_t stop = std::min(visible.end, (block / 256 + 1) * 256);
       double largest_scale = 0.0, block_max = 0.0;
-      std::vector<double> codes(dim, 0.0);  // sum of magnitudes
+      std::vector<double> codes(dim, 0.0);  // sums of magnitudes
       for (int64_t j = block; j < stop; ++j) {
-        const double weight = std::exp(scores[j - begin] - max);
-        const float* v = values.data() + j * kv_width() + head / group * dim;
-        const double scale = value_scales[j * size_.kv_heads + head / group];
+        const double weight = std::exp(scores[j - visible.begin] - max);
+        const float* v = values.data() + j * kv_width() + head * dim;
+        const double scale = value_scales[j * size_.kv_heads + head];
         block_max = std::max(block_max, weight);
         largest_scale = std::max(largest_scale, scale);
-        sum += weight;
+        row_mix.sum += weight;
         for (int64_t i = 0; i < dim; ++i) {
-          mix[i] += weight * v[i];
-          spread[i] += weight * std::fabs(v[i]);
+          row_mix.mix[i] += weight * v[i];
+          row_mix.spread[i] += weight * std::fabs(v[i]);
           if (scale > 0.0) codes[i] += std::fabs(v[i]) / scale;
         }
       }
       // A weight is rounded to 1 / 32767 of the block's largest.
       for (int64_t i = 0; i < dim; ++i) {
-        rounding[i] += block_max * (1 + 2 * score_error) * largest_scale *
-                       codes[i] * (0.5 / 32767 + 0x1p-22);
+        row_mix.rounding[i] += block_max * (1 + 2 * score_error) *
+                               largest_scale * codes[i] *
+                               (0.5 / 32767 + 0x1p-22);
       }
       block = stop;
     }
     // A weight is off by a factor of at most exp(+-2 score_error) and two ulp
     // of exp (int8: 2.8e-6); each sum rounds once per key of a block and per
     // block.
+    const double count = static_cast<double>(visible.end - visible.begin);
     const double relative =
         std::expm1(std::min(2.0 * score_error, 50.0)) * 2.0 +
-        unit * (2.0 * std::min<int64_t>(end - begin, 256) +
-                4.0 * ((end - begin) / 256.0 + 4.0)) +
+        kUnit * (2.0 * std::min(count, 256.0) + 4.0 * (count / 256.0 + 4.0)) +
         (int8 ? 2 * 2.9e-6 : 0.0);
     for (int64_t i = 0; i < dim; ++i) {
-      const double scale = sum == 0.0 ? 0.0 : 1.0 / sum;
-      expected.values.push_back(static_cast<float>(mix[i] * scale));
+      const double scale = row_mix.sum == 0.0 ? 0.0 : 1.0 / row_mix.sum;
+      expected.values.push_back(static_cast<float>(row_mix.mix[i] * scale));
       expected.tolerance.push_back(
-          static_cast<float>(std::min(relative, 1e30) * spread[i] * scale +
-                             (int8 ? rounding[i] * scale : 0.0) + 1e-37));
+          static_cast<float>((std::min(relative, 1e30) * row_mix.spread[i] +
+                              (int8 ? row_mix.rounding[i] : 0.0)) *
+                                 scale +
+                             1e-37));
     }
   }
   return expected;
+}
+
+KeyRange Problem::VisibleTo(const Options& options, int64_t position) const {
+  const int64_t end = options.causal ? position + 1 : LengthOf(*this, options);
+  return {options.window > 0
+              ? std::max<int64_t>(0, position - options.window + 1)
+              : 0,
+          end};
 }
 
 std::string Problem::Describe() const {

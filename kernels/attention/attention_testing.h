@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_task.h"
 #include "kernels/attention/kv_view.h"
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"
@@ -67,7 +68,12 @@ class Problem {
   int64_t stored() const {
     return static_cast<int64_t>(keys_.size()) / kv_width();
   }
+  int64_t group() const { return size_.heads / size_.kv_heads; }
   AttentionParams ParamsOf(const Options& options) const;
+  KeyRange VisibleTo(const Options& options, int64_t position) const;
+  std::vector<double> ScoresOf(const Options& options, int64_t row,
+                               KeyRange visible, const std::vector<float>& keys,
+                               double* score_error) const;
   // What the cache holds for `rows` [stored, kv_heads * head_dim], as floats.
   // scales: [stored, kv_heads], of int8.
   std::vector<float> Stored(const std::vector<float>& rows,

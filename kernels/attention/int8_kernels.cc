@@ -20,6 +20,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h, once per target.
 #include "hwy/highway.h"
+#include "kernels/attention/int8_groups-inl.h"
 #include "kernels/attention/int8_softmax-inl.h"
 #include "kernels/attention/int8_tiles-inl.h"
 #include "kernels/attention/join-inl.h"
@@ -80,83 +81,28 @@ template <bool kVnni>
 Int8Queries QuantizeQueries(const AttentionTask& task, const Rows& rows,
                             const Int8Scratch& scratch) {
   const int64_t stride = 2 * rows.stride;
+  const float unit = task.params->scale * kScoreUnit;
   std::fill_n(scratch.query, rows.stride, 0.0f);
+  int64_t token = task.row_begin / rows.group;
+  int64_t head = task.row_begin % rows.group;
   for (int64_t r = 0; r < rows.count; ++r) {
-    const float* from =
-        task.sequence->q.row((task.row_begin + r) / rows.group) +
-        HeadOf(task, rows, r) * rows.head_dim;
-    std::copy_n(from, rows.head_dim, scratch.query);
-    const float scale =
-        QuantizeQuery<kVnni>(scratch.query, rows.head_dim, rows.stride,
-                             scratch.codes + r * stride, scratch.offsets + r);
-    scratch.query_scales[r] = scale * (task.params->scale * kScoreUnit);
+    const float* query = task.sequence->q.row(token) +
+                         (task.kv_head * rows.group + head) * rows.head_dim;
+    if (rows.head_dim < rows.stride) {
+      std::copy_n(query, rows.head_dim, scratch.query);
+      query = scratch.query;
+    }
+    scratch.query_scales[r] =
+        unit * QuantizeQuery<kVnni>(query, rows.head_dim, rows.stride,
+                                    scratch.codes + r * stride,
+                                    scratch.offsets + r);
+    if (++head == rows.group) {
+      head = 0;
+      ++token;
+    }
   }
   return {scratch.codes, scratch.offsets, scratch.query_scales, stride,
           (rows.head_dim + 3) / 4};
-}
-
-// Groups of one block's keys or values, and where their scales lie.
-struct GroupTable {
-  KeyRange range;  // of groups that hold tokens some row sees
-  const std::byte* groups[kBlockGroups];
-  const std::byte* scales[kBlockGroups];  // of 16 tokens, bf16
-};
-
-// All entries become valid; those outside the range repeat one inside.
-// tokens: within one block, not empty.
-void FillGroups(const KvView& kv, absl::Span<std::byte* const> pages,
-                int64_t kv_head, KeyRange tokens, GroupTable& table) {
-  const Int8Page layout{kv.kv_heads, kv.head_dim, kv.page_tokens};
-  const int64_t start = tokens.begin / kKeyBlock * kKeyBlock;
-  table.range = {(tokens.begin - start) / kInt8Group,
-                 (tokens.end - start + kInt8Group - 1) / kInt8Group};
-  const int64_t first = start + table.range.begin * kInt8Group;
-  int64_t page = first / kv.page_tokens;
-  int64_t slot = first % kv.page_tokens;
-  const auto fill = [&](int64_t g) {
-    table.groups[g] = pages[page] + layout.Group(kv_head, slot);
-    table.scales[g] = pages[page] + layout.Scale(kv_head, slot);
-  };
-  for (int64_t g = 0; g <= table.range.begin; ++g) fill(g);
-  for (int64_t g = table.range.begin + 1; g < table.range.end; ++g) {
-    slot += kInt8Group;
-    if (slot == kv.page_tokens) {
-      slot = 0;
-      ++page;
-    }
-    fill(g);
-  }
-  for (int64_t g = table.range.end; g < kBlockGroups; ++g) fill(g);
-}
-
-// scales [kKeyBlock] of the table's groups, zero for tokens outside `columns`.
-// True if one of the others is a NaN; kClean makes that zero.
-template <bool kClean>
-bool LoadScales(const GroupTable& table, KeyRange columns, float* scales) {
-  const hn::ScalableTag<float> d;
-  const hn::RebindToUnsigned<decltype(d)> du;
-  const hn::Rebind<uint16_t, decltype(d)> d16;
-  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t g = table.range.begin; g < table.range.end; ++g) {
-    for (int64_t i = 0; i < kInt8Group; i += N) {
-      const auto bits = hn::LoadU(
-          d16, reinterpret_cast<const uint16_t*>(table.scales[g]) + i);
-      hn::Store(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, bits))), d,
-                scales + g * kInt8Group + i);
-    }
-  }
-  std::fill(scales, scales + columns.begin, 0.0f);
-  std::fill(scales + columns.end, scales + kKeyBlock, 0.0f);
-  if constexpr (!kClean) return false;
-  auto spoiled = hn::MaskFalse(d);
-  for (int64_t i = table.range.begin * kInt8Group;
-       i < table.range.end * kInt8Group; i += N) {
-    const auto scale = hn::Load(d, scales + i);
-    const auto nan = hn::IsNaN(scale);
-    hn::Store(hn::IfThenZeroElse(nan, scale), d, scales + i);
-    spoiled = hn::Or(spoiled, nan);
-  }
-  return !hn::AllFalse(d, spoiled);
 }
 
 struct GroupTables {

@@ -20,8 +20,8 @@
 #include "hwy/highway.h"
 #include "kernels/attention/attention_task.h"
 #include "kernels/attention/int8_arithmetic.h"
+#include "kernels/attention/int8_dot-inl.h"
 #include "kernels/attention/int8_page.h"
-#include "kernels/attention/int8_tiles-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -49,7 +49,7 @@ HWY_INLINE float QuantizeQuery(const float* x, int64_t head_dim,
   // The bits of |x| order like its value, with NaNs above infinity.
   auto largest = hn::Zero(di);
   for (int64_t i = 0; i < padded_dim; i += N) {
-    const auto bits = hn::BitCast(di, hn::Abs(hn::Load(d, x + i)));
+    const auto bits = hn::BitCast(di, hn::Abs(hn::LoadU(d, x + i)));
     largest = hn::Max(largest, bits);
   }
   const int32_t bits = hn::ReduceMax(di, largest);
@@ -66,7 +66,7 @@ HWY_INLINE float QuantizeQuery(const float* x, int64_t head_dim,
   const auto factor = hn::Set(d, range / magnitude);
   auto sum = hn::Zero(di);
   for (int64_t i = 0; i < padded_dim; i += N) {
-    const auto code = hn::NearestInt(hn::Mul(hn::Load(d, x + i), factor));
+    const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), factor));
     sum = hn::Add(sum, code);
     if constexpr (kVnni) {
       const hn::Rebind<int8_t, decltype(d)> d8;
