@@ -104,13 +104,17 @@ float MultiplyBF16(int64_t /*rounds*/) { return 0.0f; }
 // intrinsics keeps some of the sums in memory, which costs half of the speed.
 template <class Sum, class Code, class Value>
 HWY_INLINE void AddProducts(Code code, Value value, Sum& sum) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(code.raw), "v"(value.raw));
-#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  Sum products;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  auto raw = sum.raw;  // an operand in memory would stay there
+#if HWY_TARGET <= HWY_AVX3_DL
+  asm("vpdpbusd %2, %1, %0" : "+v"(raw) : "v"(code.raw), "v"(value.raw));
+#else
+  auto products = raw;
   asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
-      : "+v"(sum.raw), "=&v"(products.raw)
+      : "+v"(raw), "=&v"(products)
       : "v"(code.raw), "v"(value.raw));
+#endif
+  sum.raw = raw;
 #else
 #if HWY_ARCH_X86
   asm volatile("" : "+v"(value.raw));
@@ -158,7 +162,7 @@ int MultiplyInt8Vex(int64_t rounds) {
   NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) sums[i] = hn::Set(di, i);
   for (int64_t round = 0; round < rounds; ++round) {
     NIBBLE_UNROLL for (int i = 0; i < kSums; ++i) {
-      auto sum = sums[i].raw;  // an asm operand in memory would stay there
+      auto sum = sums[i].raw;  // as in AddProducts
       asm("%{vex%} vpdpbusd %1, %1, %0" : "+x"(sum) : "x"(code.raw));
       sums[i].raw = sum;
     }

@@ -27,11 +27,12 @@ namespace {
 #define NIBBLE_ROWS(suffix, space, isa, int4, int8)                         \
   {"int8_int8_" suffix, WeightFormat::kInt8, WeightFormat::kInt8,           \
    DType::kI8, isa, 0, space::Int8Kernels::kRows,                           \
-   space::kInt8RecordsPerCall, space::Int8Kernels::int8, nullptr},          \
+   space::kInt8RecordsPerCall, space::Int8Kernels::int8,                    \
+   &space::Int8Kernels::Scratch},          \
   {"int4_int8_" suffix, WeightFormat::kInt4, WeightFormat::kInt4,           \
    DType::kI8, isa, 0, space::Int8Kernels::kRows,                           \
    space::kInt8RecordsPerCall, space::Int8Kernels::int4,                    \
-   &space::Int8Kernels::Int4Scratch}
+   &space::Int8Kernels::Scratch}
 
 constexpr MatMulKernel kKernels[] = {
 #if HWY_TARGETS & HWY_AVX2
