@@ -22,8 +22,10 @@
 // the blocks are joined in ascending order. So a prompt may be processed at
 // once, in chunks or token by token. docs/attention.md explains the kernel.
 //
-// Sums are f32; scores in a block are exact to about head_dim * 2^-24 of
-// sum_d |q[d] k[d]|.
+// Sums over an f32 or bf16 cache are f32; scores in a block are exact to about
+// head_dim * 2^-24 of sum_d |q[d] k[d]|. Over an int8 cache queries are rounded
+// to 16 bits and weights to 15, products are summed exactly, and the bits do
+// not depend on the ISA either.
 #ifndef NIBBLE_KERNELS_ATTENTION_ATTENTION_H_
 #define NIBBLE_KERNELS_ATTENTION_ATTENTION_H_
 
