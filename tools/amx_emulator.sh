@@ -78,7 +78,7 @@ check() {
 run_test() {
   local target=$1 filter=${2:-*} output program
   program=$bin/${target#//}
-  output=$(in_machine 300 "${program/:/\/}" --gtest_filter="$filter" 2>&1)
+  output=$(in_machine 600 "${program/:/\/}" --gtest_filter="$filter" 2>&1)
   local status=$?
   printf '%s\n' "$output"
   [[ $status == 0 && $output == *"[  PASSED  ] "[1-9]* &&
@@ -94,14 +94,14 @@ run_generate() {
   "$bin/apps/quantize" --model="$data/models/tolstoy-llama" --out="$model" \
     --group_size="$group_size" || return
   for isa in avx512_vnni amx; do
-    text=$(in_machine 120 -f "$model" "$bin/apps/generate" \
+    text=$(in_machine 300 -f "$model" "$bin/apps/generate" \
       --model=model.nib --isa="$isa" "${arguments[@]}" 2>"$work/timing") ||
       return
     printf '%s: %s\n' "$isa" "$text"
     grep -q "; $isa, " "$work/timing" || return
     [[ -n ${want:=$text} && $text == "$want" ]] || return
   done
-  text=$(in_machine 120 -f "$model" "$bin/apps/generate" --model=model.nib \
+  text=$(in_machine 300 -f "$model" "$bin/apps/generate" --model=model.nib \
     --isa=amx --activations=bf16 "${arguments[@]}") || return
   printf 'bf16: %s\n' "$text"
   [[ -n $text ]]
@@ -110,7 +110,7 @@ run_generate() {
 # doctor finds that AMX is supported.
 run_doctor() {
   local output
-  output=$(in_machine 300 "$bin/apps/doctor" --quick 2>&1) || return
+  output=$(in_machine 600 "$bin/apps/doctor" --quick 2>&1) || return
   printf '%s\n' "$output"
   grep -Eq '^ +amx +supported' <<<"$output"
 }
