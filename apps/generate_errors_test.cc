@@ -94,10 +94,11 @@ TEST(GenerateErrors, NameFlagsThatContradictEachOther) {
                 "--symmetric=false: contradicts --weights=f32");
   ExpectRefusal({"--prompt=x", "--weights=int8", "--symmetric=false"},
                 "--symmetric=false: contradicts --weights=int8");
-  ExpectRefusal({"--prompt=x", "--group_size=64"}, "has groups of 32");
-  const std::string folder = RunfilePath("apps/bundled_model");
-  ExpectRefusal({"--prompt=x", "--group_size=64", "--model=" + folder},
-                "need --weights=int4");
+  ExpectRefusal({"--prompt=x", "--group_size=64"}, "need --weights=int4");
+  const std::string packed =
+      RunfilePath("apps/bundled_model/tolstoy-llama.nib");
+  ExpectRefusal({"--prompt=x", "--group_size=64", "--model=" + packed},
+                "has groups of 32");
   ExpectRefusal({}, "--prompt");
 }
 

@@ -34,7 +34,7 @@ absl::Status WriteReport(const std::string& path, const Json& report) {
 absl::Status QuantizeMain(absl::Span<const std::string>) {
   absl::StatusOr<QuantizeRequest> request = QuantizeRequestFromFlags();
   if (!request.ok()) return request.status();
-  const absl::StatusOr<std::string> model = ModelPathFromFlag();
+  const absl::StatusOr<std::string> model = FloatModelPathFromFlag();
   if (!model.ok()) return model.status();
 
   InterruptScope interrupt;

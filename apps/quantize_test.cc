@@ -199,10 +199,13 @@ TEST_F(Quantize, MakesTheBundledModel) {
   }
 }
 
-TEST_F(Quantize, TheBundledModelIsPackedAlready) {
+TEST_F(Quantize, TakesTheBundledModelsCheckpointWithoutAModel) {
   const ProgramResult result = RunProgram("quantize", {"--out=" + out_});
-  EXPECT_EQ(result.exit_status, 1);
-  EXPECT_THAT(result.error, HasSubstr("packed already"));
+  EXPECT_EQ(result.exit_status, 0) << result.error;
+  const ProgramResult again =
+      RunProgram("quantize", {"--model=" + out_, "--out=" + out_ + ".nib"});
+  EXPECT_EQ(again.exit_status, 1);
+  EXPECT_THAT(again.error, HasSubstr("packed already"));
 }
 
 TEST_F(Quantize, RefusesBadFlagsInOneLine) {

@@ -175,10 +175,13 @@ absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags() {
   if (!options.ok()) return options.status();
   absl::Status status = ApplyIsaFlag();
   if (!status.ok()) return status;
-  absl::StatusOr<std::string> path = ModelPathFromFlag();
-  if (!path.ok()) return path.status();
   const absl::StatusOr<WeightFlags> weights = WeightsFromFlags();
   if (!weights.ok()) return weights.status();
+  // How to hold weights is a question about floats: of the bundled model, they
+  // lie beside it.
+  absl::StatusOr<std::string> path =
+      weights->given() ? FloatModelPathFromFlag() : ModelPathFromFlag();
+  if (!path.ok()) return path.status();
   path = PathWithWeights(*path, *weights, *options);
   if (!path.ok()) return path.status();
   options->model_path = *std::move(path);

@@ -23,6 +23,11 @@ absl::StatusOr<std::string> ModelPathFromFlag() {
                       absl::StrCat("--model=", path.status().message()));
 }
 
+absl::StatusOr<std::string> FloatModelPathFromFlag() {
+  return absl::GetFlag(FLAGS_model).empty() ? BundledFloatModelPath()
+                                            : ModelPathFromFlag();
+}
+
 std::string ModelNameFromFlag() {
   return ModelDisplayName(absl::GetFlag(FLAGS_model));
 }

@@ -14,6 +14,10 @@ namespace nibble {
 // What --model names, or the bundled model; see ResolveModelPath.
 absl::StatusOr<std::string> ModelPathFromFlag();
 
+// The same, but of the bundled model the float checkpoint that it was made
+// from: for those who round weights themselves.
+absl::StatusOr<std::string> FloatModelPathFromFlag();
+
 // As the user knows it, for reports.
 std::string ModelNameFromFlag();
 

@@ -22,7 +22,9 @@ namespace {
 using ::bazel::tools::cpp::runfiles::Runfiles;
 
 constexpr absl::string_view kFetchableModel = "smollm2";
-constexpr char kBundledModel[] = "nibble/apps/bundled_model/tolstoy-llama.nib";
+constexpr char kBundledFolder[] = "nibble/apps/bundled_model/";
+constexpr char kBundledModel[] = "tolstoy-llama.nib";
+constexpr char kBundledConfig[] = "config.json";
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -35,12 +37,13 @@ std::string ProgramPath() {
   return length > 0 ? std::string(path, length) : std::string();
 }
 
-absl::StatusOr<std::string> BundledModel() {
+// The path of a file in the folder of the bundled model.
+absl::StatusOr<std::string> BundledFile(absl::string_view name) {
   std::string error;
   const std::unique_ptr<Runfiles> runfiles(
       Runfiles::Create(ProgramPath(), &error));
   if (runfiles != nullptr) {
-    std::string path = runfiles->Rlocation(kBundledModel);
+    std::string path = runfiles->Rlocation(absl::StrCat(kBundledFolder, name));
     if (!path.empty() && Exists(path)) return path;
   }
   return absl::NotFoundError(
@@ -77,6 +80,12 @@ const char* NonEmptyVariable(const char* name) {
 
 }  // namespace
 
+absl::StatusOr<std::string> BundledFloatModelPath() {
+  const absl::StatusOr<std::string> config = BundledFile(kBundledConfig);
+  if (!config.ok()) return config.status();
+  return config->substr(0, config->rfind('/'));
+}
+
 absl::StatusOr<std::string> UserCacheFolder() {
   if (const char* cache = NonEmptyVariable("XDG_CACHE_HOME")) {
     return absl::StrCat(cache, "/nibble");
@@ -100,7 +109,7 @@ absl::StatusOr<std::string> ModelCacheFolder() {
 }
 
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model) {
-  if (model.empty()) return BundledModel();
+  if (model.empty()) return BundledFile(kBundledModel);
   std::string path(model);
   struct stat info;
   if (stat(path.c_str(), &info) == 0) return path;

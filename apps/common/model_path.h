@@ -19,6 +19,9 @@ namespace nibble {
 // The errors say what to do.
 absl::StatusOr<std::string> ResolveModelPath(absl::string_view model);
 
+// The folder with the float checkpoint that the bundled model was made from.
+absl::StatusOr<std::string> BundledFloatModelPath();
+
 // ${XDG_CACHE_HOME:-~/.cache}/nibble, what the programs keep for the user;
 // NotFound where neither variable is set.
 absl::StatusOr<std::string> UserCacheFolder();

@@ -26,6 +26,14 @@ TEST(ResolveModelPath, FindsTheBundledModelWithoutAName) {
   EXPECT_TRUE(IsFile(*path)) << *path;
 }
 
+TEST(ResolveModelPath, FindsTheCheckpointOfTheBundledModel) {
+  const absl::StatusOr<std::string> path = BundledFloatModelPath();
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_TRUE(IsFile(*path + "/config.json")) << *path;
+  EXPECT_TRUE(IsFile(*path + "/model.safetensors")) << *path;
+  EXPECT_TRUE(IsFile(*path + "/tokenizer.json")) << *path;
+}
+
 TEST(ResolveModelPath, TellsHowToFetchAMissingCachedModel) {
   const std::string cache = ::testing::TempDir() + "/empty_cache";
   setenv("XDG_CACHE_HOME", cache.c_str(), 1);

@@ -25,6 +25,11 @@ struct WeightFlags {
   std::optional<int64_t> group_size;
   std::optional<bool> symmetric;
 
+  // Whether anything was asked for.
+  bool given() const {
+    return format.has_value() || group_size.has_value() ||
+           symmetric.has_value();
+  }
   // Whether a float checkpoint has to be quantized.
   bool quantizes() const { return format.has_value() && IsInteger(*format); }
 };
