@@ -48,7 +48,7 @@ std::vector<IsaFinding> FindIsas() {
   return found;
 }
 
-// The median rate of reading `buffer` with all threads of `pool`.
+// The best rate of reading `buffer` with all threads of `pool`.
 double ReadRate(absl::Span<const std::byte> buffer, int runs,
                 ThreadPool& pool) {
   std::vector<double> rates;
@@ -56,7 +56,7 @@ double ReadRate(absl::Span<const std::byte> buffer, int runs,
     rates.push_back(static_cast<double>(buffer.size()) /
                     TimeRead(buffer, pool));
   }
-  return Summarize(rates).median;
+  return Summarize(rates).max;
 }
 
 ModelForecast Forecast(double read_bytes_per_second, double macs_per_second) {
@@ -95,7 +95,7 @@ DoctorReport Examine(const std::string& root) {
 void MeasureLimits(ThreadPool& pool, bool quick, DoctorReport* report) {
   int64_t bytes = ReadBufferBytes(report->system, report->available_bytes);
   if (quick) bytes = std::min(bytes, kQuickReadBytes);
-  const int runs = quick ? 2 : 7;
+  const int runs = quick ? 2 : 15;
   const AlignedBuffer buffer(static_cast<size_t>(bytes),
                              AlignedBuffer::Fill::kZero);
   const absl::Span<const std::byte> span(buffer.data(), buffer.size());

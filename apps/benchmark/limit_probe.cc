@@ -12,6 +12,10 @@
 namespace nibble {
 namespace {
 
+// Of multiplies in a sample: their median leaves out a piece whose threads had
+// to wait for their cores.
+constexpr int kLeastPieces = 3;
+
 constexpr int64_t kMinReadBytes = int64_t{256} << 20;
 
 // How many multiplies all threads do in effort.seconds; at most
@@ -48,7 +52,7 @@ int64_t ReadBufferBytes(const SystemInfo& system, int64_t available_bytes) {
 
 std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool,
                                        const MultiplyEffort& effort) {
-  constexpr int kRuns = 5;
+  constexpr int kRuns = 9;
   std::vector<MultiplyPeak> peaks;
   for (const MultiplyKind kind :
        {MultiplyKind::kInt8Dot, MultiplyKind::kBF16Dot, MultiplyKind::kF32}) {
@@ -60,7 +64,7 @@ std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool,
       const double seconds = TimeMultiplies(kind, macs, pool, done);
       rates.push_back(static_cast<double>(done) / seconds);
     }
-    peaks.push_back({MultiplyName(kind), Summarize(rates).median});
+    peaks.push_back({MultiplyName(kind), Summarize(rates).max});
   }
   return peaks;
 }
@@ -72,26 +76,28 @@ LimitProbe::LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool)
       macs_(Calibrate(kind, {}, pool)) {}
 
 void LimitProbe::Sample(double work_seconds) {
-  read_seconds_ +=
+  const double read_seconds =
       TimeRead(absl::MakeConstSpan(buffer_.data(), buffer_.size()), pool_);
-  ++reads_;
+  read_rates_.push_back(static_cast<double>(read_bytes()) / read_seconds);
   // In short pieces, as they were calibrated.
-  const double enough = multiply_seconds_ + work_seconds / 10;
-  do {
+  double multiplied_seconds = 0;
+  for (int pieces = 0;
+       pieces < kLeastPieces || multiplied_seconds < work_seconds / 10;
+       ++pieces) {
     int64_t done = 0;
-    multiply_seconds_ += TimeMultiplies(kind_, macs_, pool_, done);
-    multiplied_ += done;
-  } while (multiply_seconds_ < enough);
+    const double seconds = TimeMultiplies(kind_, macs_, pool_, done);
+    multiply_rates_.push_back(static_cast<double>(done) / seconds);
+    multiplied_seconds += seconds;
+  }
 }
 
 LimitProbe::Rates LimitProbe::Take() {
-  CHECK_GT(reads_, 0);
+  CHECK(!read_rates_.empty()) << "no sample was taken";
   Rates rates;
-  rates.read_bytes_per_second =
-      static_cast<double>(reads_ * read_bytes()) / read_seconds_;
-  rates.macs_per_second = static_cast<double>(multiplied_) / multiply_seconds_;
-  read_seconds_ = multiply_seconds_ = 0;
-  reads_ = multiplied_ = 0;
+  rates.read_bytes_per_second = Summarize(read_rates_).median;
+  rates.macs_per_second = Summarize(multiply_rates_).median;
+  read_rates_.clear();
+  multiply_rates_.clear();
   return rates;
 }
 

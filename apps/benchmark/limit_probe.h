@@ -34,7 +34,7 @@ struct MultiplyEffort {
 };
 
 // What all threads do of each multiply instruction that the active ISA has: the
-// median of a few runs.
+// best of a few runs, since others on the machine only ever add time.
 std::vector<MultiplyPeak> MeasurePeaks(ThreadPool& pool,
                                        const MultiplyEffort& effort = {});
 
@@ -49,11 +49,12 @@ class LimitProbe {
   // REQUIRES: HasMultiply(kind), read_bytes >= 64.
   LimitProbe(MultiplyKind kind, int64_t read_bytes, ThreadPool& pool);
 
-  // Reads the buffer once, and multiplies for about two milliseconds, or a tenth
-  // of `work_seconds` if that is more: a short look says little about long work.
+  // Reads the buffer once, and multiplies in pieces of two milliseconds: three,
+  // or as many as take a tenth of `work_seconds` if that is more, since a short
+  // look says little about long work.
   void Sample(double work_seconds = 0);
 
-  // The rates over all samples since the last call. REQUIRES: there was one.
+  // The median rates since the last call. REQUIRES: there was a sample.
   Rates Take();
 
   MultiplyKind kind() const { return kind_; }
@@ -63,11 +64,9 @@ class LimitProbe {
   const MultiplyKind kind_;
   ThreadPool& pool_;
   const AlignedBuffer buffer_;
-  int64_t macs_;  // per sample
-  double read_seconds_ = 0;
-  int64_t reads_ = 0;
-  double multiply_seconds_ = 0;
-  int64_t multiplied_ = 0;
+  int64_t macs_;                        // per sample
+  std::vector<double> read_rates_;      // since Take, one per sample
+  std::vector<double> multiply_rates_;  // and one per piece
 };
 
 }  // namespace nibble
