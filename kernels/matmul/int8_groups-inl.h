@@ -32,16 +32,12 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows in a group. With 32 registers of 512 bits, 6 rows x 2 tiles make 12 sums
-// and 12 totals, beside 2 of weights and some of activations. 12 rows, which
-// would read the weights half as often, leave no registers for the totals: 60
-// against 70% of the peak at g32, 79 against 83% at g128. With 16 registers of
-// 256 bits there are 12 sums, and the totals are in L1.
-inline constexpr int kMaxRows = 6;
 // Up to so many rows, nibbles are decoded in the inner loop.
-inline constexpr int kFewRows = 2 * kMaxRows;
-// The smallest group where there are more: 13 rows are 5, 4 and 4.
-inline constexpr int kMinDecodedRows = 4;
+template <class Dot>
+inline constexpr int kFewRows = 4 * Dot::kMaxRows;
+// The smallest group where there are more: 13 rows in groups of 6 are 5, 4, 4.
+template <class Dot>
+inline constexpr int kMinDecodedRows = Dot::kMaxRows - Dot::kMaxRows / 3;
 
 // Vectors of a record that are summed together: all, unless the registers are
 // few.
@@ -253,7 +249,7 @@ void MultiplyGroups(const GroupArgs& call) {
   constexpr int64_t kLine = 2 * kStepBytes;  // of both tiles
   constexpr uint64_t kBlockQuads = kInt8BlockInputs / 4;
   constexpr uint64_t kSegment = Dot::kSegmentQuads;
-  constexpr int kUnroll = 4;
+  constexpr int kUnroll = Dot::kUnrolledQuads / kQuads;
   // Copied, because stores to the totals could change the call for all the
   // compiler knows.
   const GroupArgs args = call;
@@ -321,7 +317,7 @@ constexpr std::array<GroupFunction, sizeof...(kOffsets)> GroupFunctions(
 template <class Dot, bool kNibbles, int kFirst>
 HWY_INLINE GroupFunction FindGroupFunction(int64_t rows) {
   static constexpr auto kFunctions = GroupFunctions<Dot, kNibbles, kFirst>(
-      std::make_integer_sequence<int, kMaxRows - kFirst + 1>());
+      std::make_integer_sequence<int, Dot::kMaxRows - kFirst + 1>());
   return kFunctions[static_cast<size_t>(rows - kFirst)];
 }
 

@@ -24,24 +24,25 @@ namespace nibble {
 namespace {
 
 // clang-format off
-#define NIBBLE_ROWS(suffix, space, isa, int4, int8)                         \
-  {"int8_int8_" suffix, WeightFormat::kInt8, WeightFormat::kInt8,           \
-   DType::kI8, isa, 0, space::Int8Kernels::kRows,                           \
-   space::kInt8RecordsPerCall, space::Int8Kernels::int8,                    \
-   &space::Int8Kernels::Scratch},          \
-  {"int4_int8_" suffix, WeightFormat::kInt4, WeightFormat::kInt4,           \
-   DType::kI8, isa, 0, space::Int8Kernels::kRows,                           \
-   space::kInt8RecordsPerCall, space::Int8Kernels::int4,                    \
-   &space::Int8Kernels::Scratch}
+#define NIBBLE_ROW(name, format, space, isa, kernel)                          \
+  {name, WeightFormat::format, WeightFormat::format, DType::kI8, isa, 0,      \
+   space::kernel::kRows, space::kInt8RecordsPerCall,                          \
+   space::kernel::kMultiply, &space::kernel::Scratch}
 
 constexpr MatMulKernel kKernels[] = {
 #if HWY_TARGETS & HWY_AVX2
-    NIBBLE_ROWS("avx2", N_AVX2, Isa::kAvx2, kInt4, kInt8),
-    NIBBLE_ROWS("avx_vnni", N_AVX2, Isa::kAvxVnni, kInt4Vnni, kInt8Vnni),
+    NIBBLE_ROW("int8_int8_avx2", kInt8, N_AVX2, Isa::kAvx2, Int8Maddubs),
+    NIBBLE_ROW("int4_int8_avx2", kInt4, N_AVX2, Isa::kAvx2, Int4Maddubs),
+    NIBBLE_ROW("int8_int8_avx_vnni", kInt8, N_AVX2, Isa::kAvxVnni, Int8Vnni),
+    NIBBLE_ROW("int4_int8_avx_vnni", kInt4, N_AVX2, Isa::kAvxVnni, Int4Vnni),
 #endif
 #if HWY_TARGETS & HWY_AVX3
-    NIBBLE_ROWS("avx512", N_AVX3, Isa::kAvx512, kInt4, kInt8),
-    NIBBLE_ROWS("avx512_vnni", N_AVX3, Isa::kAvx512Vnni, kInt4Vnni, kInt8Vnni),
+    NIBBLE_ROW("int8_int8_avx512", kInt8, N_AVX3, Isa::kAvx512, Int8Maddubs),
+    NIBBLE_ROW("int4_int8_avx512", kInt4, N_AVX3, Isa::kAvx512, Int4Maddubs),
+    NIBBLE_ROW("int8_int8_avx512_vnni", kInt8, N_AVX3, Isa::kAvx512Vnni,
+               Int8Vnni),
+    NIBBLE_ROW("int4_int8_avx512_vnni", kInt4, N_AVX3, Isa::kAvx512Vnni,
+               Int4Vnni),
 #endif
 };
 // clang-format on

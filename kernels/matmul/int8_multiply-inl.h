@@ -93,9 +93,10 @@ HWY_INLINE GroupArgs ArgsOfRows(const Product& p, int64_t group,
 inline constexpr int64_t kPrefetchBytes = 4096;
 
 // Few groups of rows, for each of which the nibbles are decoded in the inner
-// loop: the first reads a record from memory, the others from the cache. The
-// prefetches walk linearly through the record, and through the scales and zero
-// points of the next one.
+// loop: the first reads a record, the others find it in the cache. With one
+// group the prefetches walk linearly through the record and on through the
+// scales and zero points of the next one; with several, each brings in its
+// share of the next record.
 template <class Dot, bool kNibbles>
 void MultiplyFew(const Product& p, int64_t first, int64_t end, Totals totals,
                  std::byte* scratch) {
@@ -103,6 +104,7 @@ void MultiplyFew(const Product& p, int64_t first, int64_t end, Totals totals,
   const RowGroups& groups = p.panel.groups;
   const Starts starts =
       MakeStarts(p, ZeroOf<Dot>(layout), layout.has_zeros(), scratch);
+  const int64_t slice = CeilDiv(layout.record_bytes(), groups.count);
   for (int64_t record = first; record < end; ++record) {
     for (int64_t rows = 0; rows < groups.count; ++rows) {
       GroupArgs args = ArgsOfRows(p, rows, starts, totals);
@@ -112,9 +114,12 @@ void MultiplyFew(const Product& p, int64_t first, int64_t end, Totals totals,
       args.record = p.weights + record * layout.record_bytes();
       args.codes =
           reinterpret_cast<const uint8_t*>(args.record) + layout.codes_offset();
-      args.prefetch_lines = rows == 0 ? PrefetchLines(layout, 1) : 0;
-      args.prefetch = args.codes + kPrefetchBytes;
-      args.prefetch_end = args.prefetch + layout.record_bytes();
+      args.prefetch_lines = PrefetchLines(layout, groups.count);
+      args.prefetch = groups.count == 1
+                          ? args.codes + kPrefetchBytes
+                          : reinterpret_cast<const uint8_t*>(args.record) +
+                                layout.record_bytes() + rows * slice;
+      args.prefetch_end = args.prefetch + slice;
       FindGroupFunction<Dot, kNibbles, 1>(groups.Size(rows))(args);
     }
   }
@@ -185,9 +190,7 @@ struct RowCall {
 };
 
 HWY_INLINE int64_t CallBytes(int64_t rows) {
-  return CeilDiv(
-             CeilDiv(rows, kMaxRows) * static_cast<int64_t>(sizeof(RowCall)),
-             kStepBytes) *
+  return CeilDiv(rows * static_cast<int64_t>(sizeof(RowCall)), kStepBytes) *
          kStepBytes;
 }
 
@@ -201,7 +204,7 @@ RowCall* MakeCalls(const Product& p, const Starts& starts, const Totals& totals,
   for (int64_t rows = 0; rows < groups.count; ++rows) {
     GroupArgs args = ArgsOfRows(p, rows, starts, totals);
     args.prefetch_lines = PrefetchLines(*p.layout, groups.count);
-    calls[rows] = {args, FindGroupFunction<Dot, false, kMinDecodedRows>(
+    calls[rows] = {args, FindGroupFunction<Dot, false, kMinDecodedRows<Dot>>(
                              groups.Size(rows))};
   }
   return calls;
@@ -223,7 +226,6 @@ void MultiplyMany(const Product& p, int64_t first, int64_t end, Totals totals,
   RowCall* const calls = MakeCalls<Dot>(
       p, starts, totals, scratch + StartBytes(layout, groups.rows));
   const int64_t block_groups = GroupsPerBlock(layout);
-  const int64_t decoded_bytes = kNibbles ? DecodedBytes(layout) : 0;
   const int64_t line_inputs = layout.chunk_inputs();
   uint8_t* const decoded = reinterpret_cast<uint8_t*>(
       scratch + StartBytes(layout, groups.rows) + CallBytes(groups.rows));
@@ -238,10 +240,6 @@ void MultiplyMany(const Product& p, int64_t first, int64_t end, Totals totals,
                              ? block_bytes
                              : (end - first) * layout.record_bytes() -
                                    first_line * 2 * kStepBytes;
-    for (int64_t record = first; kNibbles && record < end; ++record) {
-      DecodeCodes(layout, p.weights + record * layout.record_bytes(), g, g_end,
-                  shifted, decoded + (record - first) * decoded_bytes);
-    }
     // Each group of rows brings in its share.
     const int64_t slice =
         CeilDiv(block_bytes, groups.count * kStepBytes) * kStepBytes;
@@ -251,13 +249,16 @@ void MultiplyMany(const Product& p, int64_t first, int64_t end, Totals totals,
                              layout.codes_offset() +
                              first_line * 2 * kStepBytes;
       const uint8_t* prefetch = codes + next;
+      if constexpr (kNibbles) {
+        DecodeCodes(layout, at, g, g_end, shifted, decoded);
+        codes = decoded;
+      }
       for (int64_t rows = 0; rows < groups.count; ++rows) {
         GroupArgs& args = calls[rows].args;
         args.first_group = g;
         args.end_group = g_end;
         args.record = at;
-        args.codes =
-            kNibbles ? decoded + (record - first) * decoded_bytes : codes;
+        args.codes = codes;
         args.prefetch = prefetch;
         prefetch += slice;
         args.prefetch_end = prefetch;
@@ -275,7 +276,7 @@ template <class Dot, bool kNibbles>
 void MultiplyInt8(const Product& p, int64_t first, int64_t end, Totals totals,
                   std::byte* scratch) {
   const int64_t rows = p.panel.groups.rows;
-  if (rows <= kFewRows) {
+  if (rows <= kFewRows<Dot>) {
     MultiplyFew<Dot, kNibbles>(p, first, end, totals, scratch);
   } else {
     MultiplyMany<Dot, kNibbles>(p, first, end, totals, scratch);
@@ -283,20 +284,20 @@ void MultiplyInt8(const Product& p, int64_t first, int64_t end, Totals totals,
 }
 
 // What the table lists of this target.
-struct Int8Kernels {
-  static constexpr int64_t kRows = kMaxRows;
+template <class Dot, bool kNibbles>
+struct Int8Kernel {
+  static constexpr int64_t kRows = Dot::kMaxRows;
+  static constexpr MultiplyFunction kMultiply = &MultiplyInt8<Dot, kNibbles>;
   static int64_t Scratch(const PackedLayout& layout, int64_t rows) {
-    const bool decodes =
-        rows > kFewRows && layout.format == WeightFormat::kInt4;
+    const bool decodes = kNibbles && rows > kFewRows<Dot>;
     return StartBytes(layout, rows) + CallBytes(rows) +
-           (decodes ? kInt8RecordsPerCall * DecodedBytes(layout) : 0);
+           (decodes ? DecodedBytes(layout) : 0);
   }
-  static constexpr MultiplyFunction kInt4Vnni = &MultiplyInt8<VnniDot, true>;
-  static constexpr MultiplyFunction kInt8Vnni = &MultiplyInt8<VnniDot, false>;
-  static constexpr MultiplyFunction kInt4 = &MultiplyInt8<MaddubsDot, true>;
-  static constexpr MultiplyFunction kInt8 =
-      &MultiplyInt8<SignedMaddubsDot, false>;
 };
+using Int4Vnni = Int8Kernel<VnniDot, true>;
+using Int8Vnni = Int8Kernel<VnniDot, false>;
+using Int4Maddubs = Int8Kernel<MaddubsDot, true>;
+using Int8Maddubs = Int8Kernel<SignedMaddubsDot, false>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble

@@ -123,9 +123,9 @@ class IntegerKernelTest : public ::testing::TestWithParam<size_t> {
 };
 
 TEST_P(IntegerKernelTest, EqualsTheReferenceForTailsOfRowsOutputsAndInputs) {
-  for (int64_t inputs : {1, 4, 7, 8, 31, 33, 63, 64, 100, 256, 260, 321, 523}) {
+  for (int64_t inputs : {1, 4, 7, 8, 31, 33, 64, 100, 257, 321}) {
     for (int64_t outputs : {1, 16, 17, 32, 33, 70}) {
-      for (int64_t rows : {1, 2, 5, 13}) {
+      for (int64_t rows : {1, 2, 5, 27}) {
         SCOPED_TRACE(testing::Message()
                      << rows << " x " << inputs << " x " << outputs);
         const IntegerMatrix w = RandomIntegers(
@@ -137,16 +137,16 @@ TEST_P(IntegerKernelTest, EqualsTheReferenceForTailsOfRowsOutputsAndInputs) {
 }
 
 TEST_P(IntegerKernelTest, EqualsTheReferenceForEveryGroupSize) {
-  constexpr int64_t kInputs = 2100;  // a ragged last group, chunk and block
+  constexpr int64_t kInputs = 1100;  // a ragged last group, chunk and block
   for (int64_t group_size : {32, 64, 96, 128, 256, 512, 1024, 4096}) {
     for (bool symmetric : {true, false}) {
       for (bool wide_scales : {false, true}) {
         SCOPED_TRACE(testing::Message()
                      << group_size << " " << symmetric << " " << wide_scales);
         const IntegerMatrix w = RandomIntegers(
-            Layout(40, kInputs, group_size, symmetric, wide_scales), 1);
+            Layout(33, kInputs, group_size, symmetric, wide_scales), 1);
         const PackedMatrix packed = w.Pack();
-        for (int64_t rows : {1, 3, 14}) {
+        for (int64_t rows : {1, 26}) {
           ExpectEqualsReference(RandomValues(rows * kInputs, 2), packed);
         }
       }
@@ -174,7 +174,7 @@ TEST_P(IntegerKernelTest, LongRowsEqualTheReference) {
   for (int64_t group_size : {128, 9000}) {
     const PackedMatrix w =
         RandomIntegers(Layout(64, kInputs, group_size, false), 1).Pack();
-    for (int64_t rows : {1, 20}) {
+    for (int64_t rows : {1, 30}) {
       ExpectEqualsReference(RandomValues(rows * kInputs, 2), w);
     }
   }
@@ -220,7 +220,7 @@ TEST_P(IntegerKernelTest, ExtremeCodesMeetExtremeActivations) {
         w.zeros[i] = i % 3 == 0 ? 0 : 15;
       }
       const PackedMatrix packed = w.Pack();
-      for (int64_t rows : {1, 4, 16}) {
+      for (int64_t rows : {1, 4, 30}) {
         std::vector<float> x(static_cast<size_t>(rows * kInputs));
         for (size_t i = 0; i < x.size(); ++i) {
           const size_t row = i / kInputs;
@@ -237,7 +237,7 @@ TEST_P(IntegerKernelTest, ExtremeCodesMeetExtremeActivations) {
 TEST_P(IntegerKernelTest, GroupsOfZeroScaleAndZeroActivationsGiveZero) {
   IntegerMatrix w = RandomIntegers(Layout(33, 128, 32, false), 1);
   for (size_t i = 0; i < w.scales.size(); i += 2) w.scales[i] = 0.0f;
-  std::vector<float> x = RandomValues(14 * 128, 2);
+  std::vector<float> x = RandomValues(30 * 128, 2);
   std::fill(x.begin() + 32, x.begin() + 64, 0.0f);
   ExpectEqualsReference(x, w.Pack());
   std::fill(x.begin(), x.end(), 0.0f);
@@ -247,7 +247,7 @@ TEST_P(IntegerKernelTest, GroupsOfZeroScaleAndZeroActivationsGiveZero) {
 TEST_P(IntegerKernelTest, TinyActivationsEqualTheReference) {
   const PackedMatrix w = RandomIntegers(Layout(20, 128, 32, false), 1).Pack();
   for (int exponent : {-20, -90, -101, -110, -130, -145}) {
-    std::vector<float> x = RandomValues(14 * 128, 2);
+    std::vector<float> x = RandomValues(30 * 128, 2);
     for (float& value : x) value = std::ldexp(value, exponent);
     SCOPED_TRACE(exponent);
     if (int8_activations() || !SumsInReferenceOrder(kernel())) {
@@ -264,7 +264,7 @@ TEST_P(IntegerKernelTest, TinyActivationsEqualTheReference) {
 }
 
 TEST_P(IntegerKernelTest, NaNAndInfiniteActivationsSpoilTheirRowOnly) {
-  constexpr int64_t kInputs = 160, kOutputs = 40, kRows = 15;
+  constexpr int64_t kInputs = 160, kOutputs = 40, kRows = 29;
   IntegerMatrix w = RandomIntegers(Layout(kOutputs, kInputs, 32, false), 1);
   for (float bad : {kNaN, kInfinity, -kInfinity}) {
     std::vector<float> x = RandomValues(kRows * kInputs, 2);

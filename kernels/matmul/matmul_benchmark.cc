@@ -2,7 +2,7 @@
 // can do, measured in turn with it.
 //
 //   bazel run //kernels/matmul:matmul_benchmark --
-//       --benchmark_filter='bf16.*/rows:1/'
+//       --benchmark_filter='int4_int8.*/g:128/.*/rows:1/'
 //
 // One row reads every weight once and is bound by memory: share_of_bandwidth is
 // what counts. Many rows are bound by multiplies: share_of_peak. Weights rotate
@@ -14,7 +14,9 @@
 #include <algorithm>
 #include <chrono>  // NOLINT: wall time is what is measured
 #include <cstdint>
+#include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/log/check.h"
@@ -28,6 +30,7 @@
 #include "kernels/matmul/run_kernel.h"
 #include "kernels/matmul/table.h"
 #include "kernels/thread_pool.h"
+#include "tensor/bf16.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 #include "tensor/packed_layout.h"
@@ -93,6 +96,36 @@ Array<float> Values(int64_t count) {
   return values;
 }
 
+// Random codes with scales of 1/64 and, if asymmetric, zero points of 7.
+PackedMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
+  AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
+  uint32_t state = seed;
+  uint8_t* const bytes = reinterpret_cast<uint8_t*>(memory.data());
+  for (int64_t i = 0; i < layout.bytes(); ++i) {
+    state = state * 1664525 + 1013904223;
+    bytes[i] = static_cast<uint8_t>(state >> 24);
+  }
+  const F16 scale = ToF16(1.0f / 64);
+  for (int64_t record = 0; record < layout.records(); ++record) {
+    uint8_t* at = bytes + record * layout.record_bytes();
+    for (int64_t i = 0; i < layout.groups() * layout.record_outputs(); ++i) {
+      std::memcpy(at + i * sizeof(scale), &scale, sizeof(scale));
+    }
+    std::memset(at + layout.zeros_offset(), 0x77,
+                layout.codes_offset() - layout.zeros_offset());
+  }
+  return PackedMatrix::Own(layout, std::move(memory));
+}
+
+std::vector<PackedMatrix> CopiesOf(const PackedLayout& layout) {
+  std::vector<PackedMatrix> copies;
+  do {
+    copies.push_back(
+        RandomIntegers(layout, static_cast<uint32_t>(copies.size())));
+  } while (static_cast<int64_t>(copies.size()) * layout.bytes() < kWeightBytes);
+  return copies;
+}
+
 std::vector<PackedMatrix> PackCopies(const Case& c, WeightFormat format,
                                      ThreadPool& pool) {
   const Array<float> values = Values(c.inputs * c.outputs);
@@ -117,20 +150,43 @@ void Report(benchmark::State& state, const Case& c, double bytes,
   state.counters["peak_GMAC/s"] = peak_rate / 1e9;
 }
 
+// Groups of integer weights.
+struct Groups {
+  int64_t size;
+  bool symmetric;
+};
+
+MultiplyKind KindOf(const MatMulKernel& kernel) {
+  switch (kernel.panel) {
+    case DType::kI8:
+      return MultiplyKind::kInt8Dot;
+    case DType::kBF16:
+      return MultiplyKind::kBF16Dot;
+    default:
+      return MultiplyKind::kF32;
+  }
+}
+
+Activations ActivationsOf(const MatMulKernel& kernel) {
+  if (kernel.panel == DType::kI8) return Activations::kInt8;
+  return kernel.panel == DType::kBF16 ? Activations::kBF16 : Activations::kF32;
+}
+
 void RunCase(benchmark::State& state, const MatMulKernel& kernel, const Case& c,
-             int threads) {
+             const Groups& groups, int threads) {
   const Isa before = ActiveIsa();
   CHECK_OK(LimitIsa(kernel.isa));
   ThreadPool pool(threads);
-  const std::vector<PackedMatrix> weights = PackCopies(c, kernel.weights, pool);
+  const std::vector<PackedMatrix> weights =
+      IsInteger(kernel.weights)
+          ? CopiesOf(*PackedLayout::Create(kernel.weights, c.outputs, c.inputs,
+                                           groups.size, groups.symmetric))
+          : PackCopies(c, kernel.weights, pool);
   const Array<float> x = Values(c.rows * c.inputs);
   Array<float> y(c.rows * c.outputs);
   MatMulOptions options;
-  options.activations =
-      kernel.panel == DType::kBF16 ? Activations::kBF16 : Activations::kF32;
-  const MultiplyKind kind = kernel.panel == DType::kBF16
-                                ? MultiplyKind::kBF16Dot
-                                : MultiplyKind::kF32;
+  options.activations = ActivationsOf(kernel);
+  const MultiplyKind kind = KindOf(kernel);
   MemoryReader reader(std::min(weights[0].bytes(), kReadBytes));
   // About a millisecond: shorter than a time slice of the scheduler.
   const int64_t peak_macs = int64_t{100'000'000} * threads;
@@ -193,24 +249,44 @@ void RegisterPacking() {
   }
 }
 
+// What a kernel is measured with: float weights have no groups, and integers
+// that are decoded to floats cost the same with any.
+std::vector<Groups> GroupsOf(const MatMulKernel& kernel) {
+  if (!IsInteger(kernel.weights)) return {{0, true}};
+  if (kernel.panel != DType::kI8) return {{128, true}};
+  if (kernel.weights == WeightFormat::kInt8) return {{128, true}, {32, true}};
+  return {{128, true}, {128, false}, {32, true}, {32, false}};
+}
+
+void RegisterCase(const MatMulKernel& kernel, const Case& c,
+                  const Groups& groups, int threads) {
+  std::string name = kernel.name;
+  if (groups.size != 0) {
+    absl::StrAppend(&name, "/g:", groups.size,
+                    groups.symmetric ? "/sym" : "/asym");
+  }
+  absl::StrAppend(&name, "/rows:", c.rows, "/inputs:", c.inputs,
+                  "/outputs:", c.outputs, "/threads:", threads);
+  benchmark::RegisterBenchmark(
+      name.c_str(),
+      [&kernel, c, groups, threads](benchmark::State& state) {
+        RunCase(state, kernel, c, groups, threads);
+      })
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
 void RegisterAll() {
   RegisterPacking();
   const int cores = AvailableCores();
   for (const MatMulKernel& kernel : MatMulKernels()) {
     if (!KernelAllowed(kernel) || kernel.isa == Isa::kScalar) continue;
-    for (const Case& c : kCases) {
-      for (int threads = 1; threads <= cores;
-           threads += std::max(1, cores - 1)) {
-        const std::string name =
-            absl::StrCat(kernel.name, "/rows:", c.rows, "/inputs:", c.inputs,
-                         "/outputs:", c.outputs, "/threads:", threads);
-        benchmark::RegisterBenchmark(
-            name.c_str(),
-            [&kernel, c, threads](benchmark::State& state) {
-              RunCase(state, kernel, c, threads);
-            })
-            ->UseManualTime()
-            ->Unit(benchmark::kMicrosecond);
+    for (const Groups& groups : GroupsOf(kernel)) {
+      for (const Case& c : kCases) {
+        for (int threads = 1; threads <= cores;
+             threads += std::max(1, cores - 1)) {
+          RegisterCase(kernel, c, groups, threads);
+        }
       }
     }
   }
