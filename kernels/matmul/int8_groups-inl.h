@@ -61,11 +61,12 @@ struct GroupArgs {
   bool zeros_differ;
   float* totals;  // row r, output i at r * total_stride + i
   int64_t total_stride;
-  // Brings in what comes next: so many lines with every 32 inputs, up to an
-  // end.
+  // Brings in what comes next: so many lines with every 32 inputs, and so many
+  // bytes with every group, up to an end.
   const uint8_t* prefetch;
   const uint8_t* prefetch_end;
   int64_t prefetch_lines;
+  int64_t prefetch_group_bytes;
 };
 
 template <class Dot, bool kNibbles>
@@ -242,6 +243,16 @@ struct RecordTotals {
 #endif
 };
 
+// Prefetches `lines` lines; returns where to go on.
+HWY_INLINE const uint8_t* Prefetch(const uint8_t* at, int64_t lines,
+                                   const uint8_t* end) {
+  for (int64_t i = 0; i < lines && at < end; ++i) {
+    __builtin_prefetch(at);
+    at += kStepBytes;
+  }
+  return at;
+}
+
 template <class Dot, bool kNibbles, int kRows>
 void MultiplyGroups(const GroupArgs& call) {
   using Sums = GroupSums<Dot, kRows>;
@@ -265,6 +276,12 @@ void MultiplyGroups(const GroupArgs& call) {
     const uint64_t end = std::min(all_quads, begin + group_quads);
     NIBBLE_UNROLL
     for (int vector = 0; vector < kRecordVectors; vector += Sums::kVectors) {
+      if (vector == 0) {
+        const int64_t bytes = args.prefetch_group_bytes;
+        const int64_t lines =
+            (group + 1) * bytes / kStepBytes - group * bytes / kStepBytes;
+        prefetch = Prefetch(prefetch, lines, args.prefetch_end);
+      }
       Sums sums;
       sums.Start(args, group, vector);
       const uint8_t* line = codes + vector * kLanes * 4;
@@ -276,10 +293,7 @@ void MultiplyGroups(const GroupArgs& call) {
         quad += count;
         if (vector == 0) {
           const int64_t lines = args.prefetch_lines * ((count + 7) / 8);
-          for (int64_t i = 0; i < lines && prefetch < args.prefetch_end; ++i) {
-            __builtin_prefetch(prefetch);
-            prefetch += kStepBytes;
-          }
+          prefetch = Prefetch(prefetch, lines, args.prefetch_end);
         }
         uint64_t left = count / kQuads;
         for (; left >= kUnroll; left -= kUnroll) {
