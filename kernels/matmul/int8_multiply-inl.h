@@ -51,8 +51,6 @@ HWY_INLINE int64_t PrefetchLines(const PackedLayout& layout, int64_t passes) {
 HWY_INLINE void PrefetchAlong(const PackedLayout& layout, GroupArgs& args) {
   args.prefetch_lines = 2 * kGroupSizeUnit / layout.chunk_inputs();
   args.prefetch_group_bytes = layout.codes_offset() / layout.groups();
-  args.prefetch = args.codes + kPrefetchBytes;
-  args.prefetch_end = args.prefetch + layout.record_bytes();
 }
 
 // Where sums start, for all rows and groups.
@@ -103,6 +101,38 @@ HWY_INLINE GroupArgs ArgsOfRows(const Product& p, int64_t group,
   return args;
 }
 
+// The calls for one group of rows, which differ in where weights and totals
+// are.
+struct RowCall {
+  GroupArgs args;
+  GroupFunction multiply;
+};
+
+HWY_INLINE int64_t CallBytes(int64_t rows) {
+  return CeilDiv(rows * static_cast<int64_t>(sizeof(RowCall)), kStepBytes) *
+         kStepBytes;
+}
+
+// In `memory` of CallBytes(). Computed once: the divisions in it would take a
+// tenth of a call's time.
+template <class Dot, bool kNibbles, int kFirst>
+RowCall* MakeCalls(const Product& p, const Starts& starts, const Totals& totals,
+                   std::byte* memory) {
+  const RowGroups& groups = p.panel.groups;
+  RowCall* const calls = reinterpret_cast<RowCall*>(memory);
+  for (int64_t rows = 0; rows < groups.count; ++rows) {
+    GroupArgs args = ArgsOfRows(p, rows, starts, totals);
+    if (groups.count == 1) {
+      PrefetchAlong(*p.layout, args);
+    } else {
+      args.prefetch_lines = PrefetchLines(*p.layout, groups.count);
+    }
+    calls[rows] = {args,
+                   FindGroupFunction<Dot, kNibbles, kFirst>(groups.Size(rows))};
+  }
+  return calls;
+}
+
 // Few groups of rows, for each of which the nibbles are decoded in the inner
 // loop: the first reads a record, the others find it in the cache. With one
 // group the prefetches walk linearly through the record and on through the
@@ -112,28 +142,31 @@ template <class Dot, bool kNibbles>
 void MultiplyFew(const Product& p, int64_t first, int64_t end, Totals totals,
                  std::byte* scratch) {
   const PackedLayout& layout = *p.layout;
-  const RowGroups& groups = p.panel.groups;
+  const int64_t count = p.panel.groups.count;
   const Starts starts =
       MakeStarts(p, ZeroOf<Dot>(layout), layout.has_zeros(), scratch);
-  const int64_t slice = CeilDiv(layout.record_bytes(), groups.count);
-  for (int64_t record = first; record < end; ++record) {
-    for (int64_t rows = 0; rows < groups.count; ++rows) {
-      GroupArgs args = ArgsOfRows(p, rows, starts, totals);
-      args.totals += (record - first) * kRecordOutputs;
+  RowCall* const calls = MakeCalls<Dot, kNibbles, 1>(
+      p, starts, totals, scratch + StartBytes(layout, p.panel.groups.rows));
+  const int64_t groups = layout.groups();
+  const int64_t record_bytes = layout.record_bytes();
+  const int64_t codes_offset = layout.codes_offset();
+  const int64_t slice = count == 1 ? record_bytes : record_bytes / count;
+  const uint8_t* at =
+      reinterpret_cast<const uint8_t*>(p.weights) + first * record_bytes;
+  for (int64_t record = first; record < end; ++record, at += record_bytes) {
+    const uint8_t* prefetch =
+        at + (count == 1 ? codes_offset + kPrefetchBytes : record_bytes);
+    for (int64_t rows = 0; rows < count; ++rows) {
+      GroupArgs& args = calls[rows].args;
       args.first_group = 0;
-      args.end_group = layout.groups();
-      args.record = p.weights + record * layout.record_bytes();
-      args.codes =
-          reinterpret_cast<const uint8_t*>(args.record) + layout.codes_offset();
-      if (groups.count == 1) {
-        PrefetchAlong(layout, args);
-      } else {
-        args.prefetch_lines = PrefetchLines(layout, groups.count);
-        args.prefetch = reinterpret_cast<const uint8_t*>(args.record) +
-                        layout.record_bytes() + rows * slice;
-        args.prefetch_end = args.prefetch + slice;
-      }
-      FindGroupFunction<Dot, kNibbles, 1>(groups.Size(rows))(args);
+      args.end_group = groups;
+      args.record = reinterpret_cast<const std::byte*>(at);
+      args.codes = at + codes_offset;
+      args.prefetch = prefetch;
+      prefetch += slice;
+      args.prefetch_end = prefetch;
+      calls[rows].multiply(args);
+      args.totals += kRecordOutputs;
     }
   }
 }
@@ -195,34 +228,6 @@ HWY_INLINE int64_t DecodedBytes(const PackedLayout& layout) {
          kStepBytes;
 }
 
-// The calls for one group of rows, which differ in where weights and totals
-// are.
-struct RowCall {
-  GroupArgs args;
-  GroupFunction multiply;
-};
-
-HWY_INLINE int64_t CallBytes(int64_t rows) {
-  return CeilDiv(rows * static_cast<int64_t>(sizeof(RowCall)), kStepBytes) *
-         kStepBytes;
-}
-
-// In `memory` of CallBytes(). Computed once: the divisions in it would take a
-// tenth of a call's time.
-template <class Dot>
-RowCall* MakeCalls(const Product& p, const Starts& starts, const Totals& totals,
-                   std::byte* memory) {
-  const RowGroups& groups = p.panel.groups;
-  RowCall* const calls = reinterpret_cast<RowCall*>(memory);
-  for (int64_t rows = 0; rows < groups.count; ++rows) {
-    GroupArgs args = ArgsOfRows(p, rows, starts, totals);
-    args.prefetch_lines = PrefetchLines(*p.layout, groups.count);
-    calls[rows] = {args, FindGroupFunction<Dot, false, kMinDecodedRows<Dot>>(
-                             groups.Size(rows))};
-  }
-  return calls;
-}
-
 // Several groups of rows. In each block of K, the decoded codes of one record,
 // staying in L1, meet all groups of rows.
 template <class Dot, bool kNibbles>
@@ -236,7 +241,7 @@ void MultiplyMany(const Product& p, int64_t first, int64_t end, Totals totals,
   const Starts starts =
       MakeStarts(p, shifted ? kZeroOfShiftedCodes : ZeroOf<Dot>(layout),
                  layout.has_zeros() && !shifted, scratch);
-  RowCall* const calls = MakeCalls<Dot>(
+  RowCall* const calls = MakeCalls<Dot, false, kMinDecodedRows<Dot>>(
       p, starts, totals, scratch + StartBytes(layout, groups.rows));
   const int64_t block_groups = GroupsPerBlock(layout);
   const int64_t line_inputs = layout.chunk_inputs();

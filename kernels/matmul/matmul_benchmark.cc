@@ -98,10 +98,11 @@ Array<float> Values(int64_t count) {
 
 // Random codes with scales of 1/64 and, if asymmetric, zero points of 7.
 PackedMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
-  AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
+  const int64_t size = layout.bytes();
+  AlignedBuffer memory(static_cast<size_t>(size));
   uint32_t state = seed;
   uint8_t* const bytes = reinterpret_cast<uint8_t*>(memory.data());
-  for (int64_t i = 0; i < layout.bytes(); ++i) {
+  for (int64_t i = 0; i < size; ++i) {
     state = state * 1664525 + 1013904223;
     bytes[i] = static_cast<uint8_t>(state >> 24);
   }
