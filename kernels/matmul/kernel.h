@@ -29,6 +29,13 @@ struct RowGroups {
   int64_t count;
 };
 
+// What rounding cut off a value of an int8 panel that was far larger than the
+// rest of its group: x = scale * value + excess.
+struct Outlier {
+  int32_t input;  // k
+  float excess;
+};
+
 // Activations as kernels read them; panel_layout.h draws them.
 struct Panel {
   RowGroups groups;
@@ -38,6 +45,10 @@ struct Panel {
   // NaN or an infinity has scale NaN and values 0.
   const float* scales = nullptr;
   const int32_t* minus_sums = nullptr;
+  // Of int8 panels, for each row, the first outlier_counts[row] of [groups of
+  // the weights], inputs ascending. Kernels leave them out: outliers.h.
+  const Outlier* outliers = nullptr;
+  const int32_t* outlier_counts = nullptr;
 };
 
 // One product: panel * weights^T.

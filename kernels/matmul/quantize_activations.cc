@@ -1,6 +1,7 @@
 #include "kernels/matmul/quantize_activations.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -27,6 +28,14 @@ struct QuantizedRow {
   float* scales;  // [groups], scale_stride apart, as minus_sums are
   int32_t* minus_sums;
   int64_t scale_stride;
+  Outlier* outliers;  // [groups]
+  int32_t* outlier_count;
+};
+
+// The two largest |x| of a group, one of them twice if it occurs twice.
+struct Magnitudes {
+  float largest;
+  float second;
 };
 
 }  // namespace
@@ -39,22 +48,39 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The bits of the largest |x|, as integers: NaN > infinity > finite.
-HWY_INLINE int32_t MaxMagnitudeBits(const float* x, size_t count) {
+// Compared as integers, where NaN > infinity > finite.
+HWY_INLINE Magnitudes LargestMagnitudes(const float* x, size_t count) {
   const hn::ScalableTag<float> d;
   const hn::RebindToSigned<decltype(d)> di;
   const size_t lanes = hn::Lanes(d);
-  auto max0 = hn::Zero(di), max1 = hn::Zero(di);
-  size_t i = 0;
-  for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    max0 = hn::Max(max0, hn::BitCast(di, hn::Abs(hn::LoadU(d, x + i))));
-    max1 = hn::Max(max1, hn::BitCast(di, hn::Abs(hn::LoadU(d, x + i + lanes))));
+  // Of each lane.
+  auto first = hn::Zero(di), second = hn::Zero(di);
+  for (size_t i = 0; i < count; i += lanes) {
+    const auto values = i + lanes <= count ? hn::LoadU(d, x + i)
+                                           : hn::LoadN(d, x + i, count - i);
+    const auto bits = hn::BitCast(di, hn::Abs(values));
+    second = hn::Max(second, hn::Min(first, bits));
+    first = hn::Max(first, bits);
   }
-  for (; i < count; i += lanes) {
-    max0 =
-        hn::Max(max0, hn::BitCast(di, hn::Abs(hn::LoadN(d, x + i, count - i))));
+  const int32_t largest = hn::ReduceMax(di, first);
+  const auto is_largest = hn::Eq(first, hn::Set(di, largest));
+  int32_t next = largest;
+  if (hn::CountTrue(di, is_largest) == 1) {
+    next = hn::ReduceMax(di, hn::IfThenElse(is_largest, second, first));
+    next = std::max(next, hn::ReduceMax(di, second));
   }
-  return hn::ReduceMax(di, hn::Max(max0, max1));
+  Magnitudes result;
+  std::memcpy(&result.largest, &largest, sizeof(largest));
+  std::memcpy(&result.second, &next, sizeof(next));
+  return result;
+}
+
+// Rounds to nearest within -127..127: an outlier lies beyond.
+template <class V>
+HWY_INLINE hn::Vec<hn::ScalableTag<int32_t>> ToCode(V steps) {
+  const hn::ScalableTag<float> d;
+  return hn::NearestInt(
+      hn::Clamp(steps, hn::Set(d, -127.0f), hn::Set(d, 127.0f)));
 }
 
 // values = round(x * inverse); returns the vector of their sums plus `sum`.
@@ -67,30 +93,41 @@ HWY_INLINE V RoundValues(const float* x, size_t count, float inverse, V sum,
   const auto factor = hn::Set(d, inverse);
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto v = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), factor));
+    const auto v = ToCode(hn::Mul(hn::LoadU(d, x + i), factor));
     sum = hn::Add(sum, v);
     hn::StoreU(hn::DemoteTo(d8, v), d8, values + i);
   }
   if (i < count) {
-    const auto v =
-        hn::NearestInt(hn::Mul(hn::LoadN(d, x + i, count - i), factor));
+    const auto v = ToCode(hn::Mul(hn::LoadN(d, x + i, count - i), factor));
     sum = hn::Add(sum, v);
     hn::StoreN(hn::DemoteTo(d8, v), d8, values + i, count - i);
   }
   return sum;
 }
 
+// Lists the value of magnitude `largest`, from `begin` on, which was cut to 127
+// steps of `scale`.
+HWY_NOINLINE void ListOutlier(const QuantizedRow& row, int64_t begin,
+                              float largest, float scale) {
+  int64_t k = begin;
+  while (std::abs(row.x[k]) != largest) ++k;
+  const float code = row.x[k] < 0.0f ? -127.0f : 127.0f;
+  row.outliers[(*row.outlier_count)++] = {static_cast<int32_t>(k),
+                                          std::fma(-scale, code, row.x[k])};
+}
+
 // Inputs [begin, end) of one row, a group. Returns its scale.
 HWY_INLINE float QuantizeGroup(const QuantizedRow& row, int64_t begin,
                                int64_t end, int32_t* minus_sum) {
   constexpr float kSmallest = 0x1p-100f;
-  constexpr int32_t kInfinityBits = 0x7F800000;
   const hn::ScalableTag<int32_t> di;
-  const int32_t bits =
-      MaxMagnitudeBits(row.x + begin, static_cast<size_t>(end - begin));
-  float amax;
-  std::memcpy(&amax, &bits, sizeof(amax));
-  const bool zero = bits >= kInfinityBits || amax < kSmallest;
+  const Magnitudes magnitudes =
+      LargestMagnitudes(row.x + begin, static_cast<size_t>(end - begin));
+  const bool finite = std::isfinite(magnitudes.largest);
+  const bool zero = !finite || magnitudes.largest < kSmallest;
+  const bool outlier = finite && magnitudes.second >= kSmallest &&
+                       magnitudes.largest > kOutlierRatio * magnitudes.second;
+  const float amax = outlier ? magnitudes.second : magnitudes.largest;
   const float inverse = 127.0f / amax;
   auto sum = hn::Zero(di);
   for (int64_t k = begin; k < end;) {  // piece by piece of the blocks
@@ -107,11 +144,14 @@ HWY_INLINE float QuantizeGroup(const QuantizedRow& row, int64_t begin,
     k += count;
   }
   *minus_sum = -hn::ReduceSum(di, sum);
-  if (!zero) return amax / 127.0f;
-  return bits >= kInfinityBits ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  if (zero) return finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  const float scale = amax / 127.0f;
+  if (outlier) ListOutlier(row, begin, magnitudes.largest, scale);
+  return scale;
 }
 
 void QuantizeRow(const QuantizedRow& row) {
+  *row.outlier_count = 0;
   for (int64_t g = 0; g * row.group_size < row.inputs; ++g) {
     const int64_t begin = g * row.group_size;
     const int64_t end = std::min(row.inputs, begin + row.group_size);
@@ -150,7 +190,9 @@ int64_t ValueBytes(int64_t rows, int64_t inputs) {
 
 int64_t QuantizedPanelBytes(int64_t rows, int64_t inputs, int64_t group_size) {
   const int64_t groups = CeilDiv(inputs, group_size);
-  return ValueBytes(rows, inputs) + 2 * RoundUpToLine(rows * groups * 4);
+  return ValueBytes(rows, inputs) + 2 * RoundUpToLine(rows * groups * 4) +
+         RoundUpToLine(rows * groups * static_cast<int64_t>(sizeof(Outlier))) +
+         RoundUpToLine(rows * 4);
 }
 
 Panel QuantizeActivations(const MatrixView<const float>& x,
@@ -162,8 +204,15 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
   int8_t* const values = reinterpret_cast<int8_t*>(memory);
   std::byte* const after_values = memory + ValueBytes(x.rows, inputs);
   float* const scales = reinterpret_cast<float*>(after_values);
-  int32_t* const minus_sums = reinterpret_cast<int32_t*>(
-      after_values + RoundUpToLine(x.rows * k_groups * 4));
+  std::byte* const after_scales =
+      after_values + RoundUpToLine(x.rows * k_groups * 4);
+  int32_t* const minus_sums = reinterpret_cast<int32_t*>(after_scales);
+  std::byte* const after_sums =
+      after_scales + RoundUpToLine(x.rows * k_groups * 4);
+  Outlier* const outliers = reinterpret_cast<Outlier*>(after_sums);
+  int32_t* const outlier_counts = reinterpret_cast<int32_t*>(
+      after_sums +
+      RoundUpToLine(x.rows * k_groups * static_cast<int64_t>(sizeof(Outlier))));
   const auto quantize = [&](int64_t begin, int64_t end, int /*thread*/) {
     for (int64_t group = begin; group < end; ++group) {
       const int64_t first = groups.Begin(group);
@@ -178,6 +227,8 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
         row.scales = scales + first * k_groups + r;
         row.minus_sums = minus_sums + first * k_groups + r;
         row.scale_stride = rows;
+        row.outliers = outliers + (first + r) * k_groups;
+        row.outlier_count = outlier_counts + first + r;
         HWY_DYNAMIC_DISPATCH(QuantizeRow)(row);
       }
     }
@@ -187,7 +238,7 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
   } else {
     pool.ParallelFor(groups.count, quantize);
   }
-  return Panel{groups, memory, scales, minus_sums};
+  return Panel{groups, memory, scales, minus_sums, outliers, outlier_counts};
 }
 
 }  // namespace nibble

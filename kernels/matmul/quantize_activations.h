@@ -5,6 +5,11 @@
 // x * (127 / amax) rounded to nearest, ties to even. Below amax = 2^-100 the
 // group is all zero with scale 0; a group with a NaN or an infinity has scale
 // NaN and values 0, so that its products are NaN. The same bits on every ISA.
+//
+// A single value that stands out would cost all others their precision. So
+// where the largest magnitude exceeds kOutlierRatio times the second largest,
+// amax is the second largest, the value is cut to 127 steps, and what was cut
+// off is listed as an Outlier.
 #ifndef NIBBLE_KERNELS_MATMUL_QUANTIZE_ACTIVATIONS_H_
 #define NIBBLE_KERNELS_MATMUL_QUANTIZE_ACTIVATIONS_H_
 
@@ -17,8 +22,13 @@
 
 namespace nibble {
 
-// Bytes of the panel of `rows` rows: values, scales and minus sums, each padded
-// to whole cache lines.
+// Trained models have such values: a few channels of the normed residual stream
+// are many times larger than the rest, in most tokens. docs/quantization.md has
+// what this and other ratios do to perplexity.
+inline constexpr float kOutlierRatio = 2.0f;
+
+// Bytes of the panel of `rows` rows: values, scales, minus sums, outliers and
+// their counts, each padded to whole cache lines.
 int64_t QuantizedPanelBytes(int64_t rows, int64_t inputs, int64_t group_size);
 
 // Quantizes x, in `groups` of rows, into `memory`, which the panel points to.

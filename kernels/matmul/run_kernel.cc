@@ -9,6 +9,7 @@
 #include "kernels/elementwise/activation.h"
 #include "kernels/matmul/activations.h"
 #include "kernels/matmul/epilogue.h"
+#include "kernels/matmul/outliers.h"
 #include "kernels/matmul/panel_layout.h"
 #include "kernels/matmul/quantize_activations.h"
 
@@ -51,6 +52,12 @@ class Pass {
   }
   // Records that go to one thread at least.
   int64_t Grain(int64_t records, int threads) const;
+  // The sums of records [first, end), at most records_per_call.
+  void Multiply(const Product& product, int64_t first, int64_t end,
+                Totals totals, std::byte* scratch) const {
+    kernel_.multiply(product, first, end, totals, scratch);
+    if (kernel_.panel == DType::kI8) AddOutliers(product, first, end, totals);
+  }
   // Adds bias and old values to the sums of outputs [first, first + count).
   void Finish(const Totals& totals, int64_t first, int64_t count) const;
   void FinishGated(const Product& product, Totals totals, int64_t first,
@@ -108,9 +115,8 @@ void Pass::FinishGated(const Product& product, Totals totals, int64_t first,
   const Totals ups = {totals.data + kernel_.records_per_call * per_record,
                       totals.stride};
   for (int64_t r = up_record; r < up_end; r += kernel_.records_per_call) {
-    kernel_.multiply(product, r, std::min(up_end, r + kernel_.records_per_call),
-                     {ups.data + (r - up_record) * per_record, ups.stride},
-                     scratch);
+    Multiply(product, r, std::min(up_end, r + kernel_.records_per_call),
+             {ups.data + (r - up_record) * per_record, ups.stride}, scratch);
   }
   const size_t size = static_cast<size_t>(count);
   for (int64_t row = 0; row < y_.rows; ++row) {
@@ -134,7 +140,7 @@ void Pass::RunShare(const Product& product, int64_t begin, int64_t end,
       memory + RoundUpToLine(y_.rows * totals.stride * sizeof(float));
   for (int64_t r = begin; r < end; r += kernel_.records_per_call) {
     const int64_t r_end = std::min(end, r + kernel_.records_per_call);
-    kernel_.multiply(product, r, r_end, totals, scratch);
+    Multiply(product, r, r_end, totals, scratch);
     const int64_t first = r * per_record;
     const int64_t count = std::min(y_.cols, r_end * per_record) - first;
     if (options_.gated) {
