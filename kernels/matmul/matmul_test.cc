@@ -6,12 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu.h"
+#include "kernels/elementwise/activation.h"
 #include "kernels/matmul/run_kernel.h"
 #include "kernels/matmul/table.h"
 #include "kernels/matmul/test_matrices.h"
 #include "kernels/thread_pool.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
 namespace {
@@ -107,6 +110,123 @@ TEST_F(MatMulTest, ChoosesAVariantOfTheActiveIsa) {
       }
       if (mode.activations == Activations::kF32) {
         EXPECT_EQ(kernel.panel, DType::kF32) << kernel.name;
+      }
+    }
+  }
+}
+
+// Integer weights of 2 * `outputs` rows, gate above up, or of `outputs`.
+PackedMatrix Integers(int64_t outputs, WeightFormat format) {
+  return RandomIntegers(*PackedLayout::Create(format, outputs, kInputs, 128,
+                                              format == WeightFormat::kInt8),
+                        7)
+      .Pack();
+}
+
+TEST_F(MatMulTest, Int8ActivationsGiveTheSameBitsOnEveryIsa) {
+  for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    const PackedMatrix w = Integers(kOutputs, format);
+    for (int64_t rows : {1, 14, 70}) {
+      const std::vector<float> x = RandomValues(rows * kInputs, 2);
+      std::vector<float> first;
+      for (Isa isa : kAllIsas) {
+        if (!CpuSupports(isa)) continue;
+        ASSERT_TRUE(LimitIsa(isa).ok());
+        MatMulOptions options;
+        options.activations = Activations::kInt8;
+        std::vector<float> y(rows * kOutputs);
+        MatMul(MatrixView<const float>(x.data(), rows, kInputs), w, options,
+               MatrixView<float>(y.data(), rows, kOutputs), pool_);
+        if (first.empty()) first = y;
+        EXPECT_EQ(y, first) << IsaName(isa);
+      }
+    }
+  }
+}
+
+TEST_F(MatMulTest, Int8ActivationsOfFloatWeightsAreF32) {
+  const std::vector<float> x = RandomValues(3 * kInputs, 2);
+  for (WeightFormat weights : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    EXPECT_EQ(Product(x, {weights, Activations::kInt8}),
+              Product(x, {weights, Activations::kF32}));
+  }
+}
+
+TEST_F(MatMulTest, IntegersEqualTheirDequantizedWeights) {
+  const PackedMatrix w = Integers(kOutputs, WeightFormat::kInt4);
+  std::vector<float> weights(kOutputs * kInputs);
+  for (int64_t n = 0; n < kOutputs; ++n) {
+    DequantizeRow(w, n, absl::MakeSpan(weights).subspan(n * kInputs, kInputs));
+  }
+  for (Activations activations : {Activations::kF32, Activations::kBF16}) {
+    const bool f32 = activations == Activations::kF32;
+    const PackedMatrix floats =
+        Pack(weights, kOutputs, kInputs,
+             f32 ? WeightFormat::kF32 : WeightFormat::kBF16, pool_);
+    for (int64_t rows : {1, 9, 30}) {
+      if (!SumsInReferenceOrder(
+              ChooseKernel(WeightFormat::kInt4, activations, rows))) {
+        continue;
+      }
+      const std::vector<float> x = RandomValues(rows * kInputs, 2);
+      MatMulOptions options;
+      options.activations = activations;
+      std::vector<float> y(rows * kOutputs), want(rows * kOutputs);
+      const MatrixView<const float> in(x.data(), rows, kInputs);
+      MatMul(in, w, options, MatrixView<float>(y.data(), rows, kOutputs),
+             pool_);
+      MatMul(in, floats, options,
+             MatrixView<float>(want.data(), rows, kOutputs), pool_);
+      EXPECT_EQ(y, want);
+    }
+  }
+}
+
+TEST_F(MatMulTest, BiasAndOldValuesAreAddedInThisOrder) {
+  constexpr int64_t kRows = 8;
+  const PackedMatrix w = Integers(kOutputs, WeightFormat::kInt4);
+  const std::vector<float> x = RandomValues(kRows * kInputs, 2);
+  const std::vector<float> bias = RandomValues(kOutputs, 3);
+  const std::vector<float> old = RandomValues(kRows * kOutputs, 4);
+  MatMulOptions options;
+  options.activations = Activations::kInt8;
+  const MatrixView<const float> in(x.data(), kRows, kInputs);
+  std::vector<float> plain(kRows * kOutputs), y = old;
+  MatMul(in, w, options, MatrixView<float>(plain.data(), kRows, kOutputs),
+         pool_);
+  options.bias = bias.data();
+  options.accumulate = true;
+  MatMul(in, w, options, MatrixView<float>(y.data(), kRows, kOutputs), pool_);
+  for (int64_t i = 0; i < kRows * kOutputs; ++i) {
+    ASSERT_EQ(y[i], plain[i] + bias[i % kOutputs] + old[i]);
+  }
+}
+
+// Also where up begins within a record, or the matrix is smaller than one.
+TEST_F(MatMulTest, AGatedProductIsTheActivationOfOneHalfTimesTheOther) {
+  for (int64_t n : {5, 16, 32, 40, 48, 96, 100, 333}) {
+    for (WeightFormat format : {WeightFormat::kInt4, WeightFormat::kBF16}) {
+      const PackedMatrix w = format == WeightFormat::kInt4
+                                 ? Integers(2 * n, format)
+                                 : Pack(RandomValues(2 * n * kInputs, 1), 2 * n,
+                                        kInputs, format, pool_);
+      const std::vector<float> bias = RandomValues(2 * n, 3);
+      for (int64_t rows : {1, 3, 30}) {
+        SCOPED_TRACE(testing::Message() << n << " " << rows);
+        const std::vector<float> x = RandomValues(rows * kInputs, 2);
+        const MatrixView<const float> in(x.data(), rows, kInputs);
+        MatMulOptions options;
+        options.activations = Activations::kInt8;
+        options.bias = bias.data();
+        std::vector<float> both(rows * 2 * n), y(rows * n), want(rows * n);
+        const MatrixView<float> halves(both.data(), rows, 2 * n);
+        MatMul(in, w, options, halves, pool_);
+        GatedActivateRows(Activation::kSilu, halves.Columns(0, n),
+                          halves.Columns(n, n),
+                          MatrixView<float>(want.data(), rows, n), pool_);
+        options.gated = Activation::kSilu;
+        MatMul(in, w, options, MatrixView<float>(y.data(), rows, n), pool_);
+        ASSERT_EQ(y, want);
       }
     }
   }

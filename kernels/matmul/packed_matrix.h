@@ -18,7 +18,6 @@
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "tensor/buffer.h"
-#include "tensor/dtype.h"
 #include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
@@ -60,14 +59,6 @@ class PackedMatrix {
 // be converted, or `format` is not kF32 or kBF16.
 absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
                                         WeightFormat format, ThreadPool& pool);
-
-// Until all callers name a WeightFormat.
-inline absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
-                                               DType dtype, ThreadPool& pool) {
-  return PackMatrix(
-      weights, dtype == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16,
-      pool);
-}
 
 // values = the weights of one output, exactly (with wide_scales and zero
 // points, rounded once). REQUIRES: 0 <= output < w.outputs(), values.size() ==
