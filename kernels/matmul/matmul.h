@@ -14,6 +14,10 @@
 // gamma(256 + K / 256) * sum_k |x[k] w[k]|, where gamma(n) = n u / (1 - n u)
 // and u = 2^-24.
 //
+// With Activations::kInt8 and integer weights, sums within a group of inputs
+// are exact in int32 and are added up group by group in f32 (reference.h): the
+// same bits everywhere again.
+//
 // With Activations::kBF16 the ISA matters: AVX512_BF16 takes subnormal values
 // for zero, and AMX sums in an order of its own, tiles of 32 k one after
 // another, with an error of at most gamma(18 + K / 32) in the same formula.
@@ -28,7 +32,9 @@
 namespace nibble {
 
 // y[m, n] = sum_k x[m, k] * w[n, k] + bias[n], plus the old y[m, n] if
-// `accumulate`. Infinities and NaNs propagate as IEEE 754 says.
+// `accumulate`; or act(gate) * up if `gated`, with y: [rows, outputs / 2].
+// Infinities and NaNs propagate as IEEE 754 says; with Activations::kInt8 both
+// make the row's outputs NaN.
 // x: [rows, inputs], y: [rows, outputs], both with any stride. Scratch memory
 // comes from the pool.
 // REQUIRES: rows >= 1; x and y do not overlap.
