@@ -33,6 +33,7 @@ struct RowGroups {
 // rest of its group: x = scale * value + excess.
 struct Outlier {
   int32_t input;  // k
+  int32_t group;  // of the weights
   float excess;
 };
 

@@ -22,27 +22,29 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::CappedTag<float, kTileOutputs>;
 using Words = hn::RebindToUnsigned<Floats>;
 
-// Where the weights of one input lie in a record.
-struct Column {
-  Column(const PackedLayout& layout, int64_t input)
-      : group(input / layout.group_size),
-        line(layout.codes_offset() +
-             input / layout.chunk_inputs() * 2 * kPackedLineBytes),
-        // Byte i of a word holds inputs i and, in the high nibble, 4 + i.
-        shift(static_cast<int>(input % 4 * 8 +
-                               input % layout.chunk_inputs() / 4 * 4)),
-        mask(layout.format == WeightFormat::kInt4 ? 0xF : 0xFF) {}
+// What all records of a matrix have in common.
+struct Record {
+  explicit Record(const PackedLayout& layout)
+      : chunk_shift(layout.format == WeightFormat::kInt4 ? 3 : 2),
+        mask(layout.format == WeightFormat::kInt4 ? 0xF : 0xFF),
+        wide_scales(layout.wide_scales),
+        has_zeros(layout.has_zeros()),
+        symmetric_zero(static_cast<float>(layout.symmetric_zero())),
+        zeros(layout.zeros_offset()),
+        codes(layout.codes_offset()) {}
 
-  int64_t group;
-  int64_t line;  // offset of tile A's codes; tile B's follow
-  int shift;
-  uint32_t mask;
+  int chunk_shift;  // log2 of the inputs of a chunk
+  uint32_t mask;    // of a code
+  bool wide_scales;
+  bool has_zeros;
+  float symmetric_zero;
+  int64_t zeros, codes;  // offsets
 };
 
-HWY_INLINE hn::Vec<Floats> LoadScales(const PackedLayout& layout,
+HWY_INLINE hn::Vec<Floats> LoadScales(const Record& shape,
                                       const std::byte* record, int64_t index) {
   const Floats d;
-  if (layout.wide_scales) {
+  if (shape.wide_scales) {
     return hn::LoadU(d, reinterpret_cast<const float*>(record) + index);
   }
   const hn::Rebind<hwy::float16_t, Floats> d16;
@@ -51,50 +53,42 @@ HWY_INLINE hn::Vec<Floats> LoadScales(const PackedLayout& layout,
       hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(record) + index));
 }
 
-HWY_INLINE hn::Vec<Floats> LoadZeros(const PackedLayout& layout,
-                                     const std::byte* record,
-                                     const Column& column, int64_t output) {
+HWY_INLINE hn::Vec<Floats> LoadZeros(const Record& shape,
+                                     const std::byte* record, int64_t group,
+                                     int64_t output) {
   const Floats d;
-  if (!layout.has_zeros()) {
-    return hn::Set(d, static_cast<float>(layout.symmetric_zero()));
-  }
+  if (!shape.has_zeros) return hn::Set(d, shape.symmetric_zero);
   const hn::Rebind<uint8_t, Floats> d8;
   const Words dw;
-  const auto pair = hn::LoadU(
-      d8, reinterpret_cast<const uint8_t*>(record) + layout.zeros_offset() +
-              column.group * kTileOutputs + output % kTileOutputs);
-  const auto words = hn::PromoteTo(dw, pair);
+  const auto words = hn::PromoteTo(
+      dw, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(record) + shape.zeros +
+                            group * kTileOutputs + output % kTileOutputs));
   const auto zeros = output < kTileOutputs ? hn::And(words, hn::Set(dw, 0xF))
                                            : hn::ShiftRight<4>(words);
   return hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<Floats>(), zeros));
 }
 
-// The weights of outputs [output, output + lanes) of a record.
-HWY_INLINE hn::Vec<Floats> LoadWeights(const PackedLayout& layout,
-                                       const std::byte* record,
-                                       const Column& column, int64_t output) {
+// sums[0, 32) of one row += excess * the weights of one input.
+HWY_INLINE void AddColumn(const Record& shape, const std::byte* record,
+                          const Outlier& outlier, float* sums) {
   const Floats d;
   const Words dw;
-  const auto words = hn::LoadU(
-      dw, reinterpret_cast<const uint32_t*>(record + column.line) + output);
-  const auto codes = hn::And(hn::ShiftRightSame(words, column.shift),
-                             hn::Set(dw, column.mask));
-  const auto code =
-      hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<Floats>(), codes));
-  const auto scale =
-      LoadScales(layout, record, column.group * kRecordOutputs + output);
-  return hn::Mul(scale,
-                 hn::Sub(code, LoadZeros(layout, record, column, output)));
-}
-
-// sums[0, 32) of one row += excess * the column of weights.
-void AddColumn(const PackedLayout& layout, const std::byte* record,
-               const Outlier& outlier, float* sums) {
-  const Floats d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const Column column(layout, outlier.input);
+  const int32_t k = outlier.input;
+  // Byte k % 4 of a word holds input k and, for INT4, k + 4 in its high nibble.
+  const int shift =
+      k % 4 * 8 + ((k & ((1 << shape.chunk_shift) - 1)) >= 4 ? 4 : 0);
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(
+      record + shape.codes + (k >> shape.chunk_shift) * 2 * kPackedLineBytes);
   for (int64_t n = 0; n < kRecordOutputs; n += lanes) {
-    const auto weights = LoadWeights(layout, record, column, n);
+    const auto codes =
+        hn::And(hn::ShiftRightSame(hn::LoadU(dw, words + n), shift),
+                hn::Set(dw, shape.mask));
+    const auto code =
+        hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<Floats>(), codes));
+    const auto weights =
+        hn::Mul(LoadScales(shape, record, outlier.group * kRecordOutputs + n),
+                hn::Sub(code, LoadZeros(shape, record, outlier.group, n)));
 #if HWY_NATIVE_FMA
     const auto sum = hn::LoadU(d, sums + n);
     hn::StoreU(hn::MulAdd(hn::Set(d, outlier.excess), weights, sum), d,
@@ -109,6 +103,25 @@ void AddColumn(const PackedLayout& layout, const std::byte* record,
   }
 }
 
+void AddAll(const Product& product, int64_t first, int64_t end, Totals totals) {
+  const Record shape(*product.layout);
+  const int64_t groups = product.layout->groups();
+  const int64_t record_bytes = product.layout->record_bytes();
+  const Panel& panel = product.panel;
+  for (int64_t row = 0; row < panel.groups.rows; ++row) {
+    const int32_t count = panel.outlier_counts[row];
+    if (count == 0) continue;
+    const Outlier* outliers = panel.outliers + row * groups;
+    for (int64_t r = first; r < end; ++r) {
+      float* sums =
+          totals.data + row * totals.stride + (r - first) * kRecordOutputs;
+      for (int32_t i = 0; i < count; ++i) {
+        AddColumn(shape, product.weights + r * record_bytes, outliers[i], sums);
+      }
+    }
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();
@@ -116,23 +129,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace nibble {
 
-HWY_EXPORT(AddColumn);
+HWY_EXPORT(AddAll);
 
 void AddOutliers(const Product& product, int64_t first, int64_t end,
                  Totals totals) {
-  const PackedLayout& layout = *product.layout;
-  const int64_t groups = layout.groups();
-  const auto add_column = HWY_DYNAMIC_POINTER(AddColumn);
-  for (int64_t r = first; r < end; ++r) {
-    const std::byte* record = product.weights + r * layout.record_bytes();
-    float* sums = totals.data + (r - first) * kRecordOutputs;
-    for (int64_t row = 0; row < product.panel.groups.rows; ++row) {
-      const Outlier* outliers = product.panel.outliers + row * groups;
-      for (int64_t i = 0; i < product.panel.outlier_counts[row]; ++i) {
-        add_column(layout, record, outliers[i], sums + row * totals.stride);
-      }
-    }
-  }
+  HWY_DYNAMIC_DISPATCH(AddAll)(product, first, end, totals);
 }
 
 }  // namespace nibble

@@ -112,8 +112,9 @@ HWY_NOINLINE void ListOutlier(const QuantizedRow& row, int64_t begin,
   int64_t k = begin;
   while (std::abs(row.x[k]) != largest) ++k;
   const float code = row.x[k] < 0.0f ? -127.0f : 127.0f;
-  row.outliers[(*row.outlier_count)++] = {static_cast<int32_t>(k),
-                                          std::fma(-scale, code, row.x[k])};
+  row.outliers[(*row.outlier_count)++] = {
+      static_cast<int32_t>(k), static_cast<int32_t>(begin / row.group_size),
+      std::fma(-scale, code, row.x[k])};
 }
 
 // Inputs [begin, end) of one row, a group. Returns its scale.
