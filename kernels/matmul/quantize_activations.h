@@ -25,7 +25,7 @@ namespace nibble {
 // Trained models have such values: a few channels of the normed residual stream
 // are many times larger than the rest, in most tokens. docs/quantization.md has
 // what this and other ratios do to perplexity.
-inline constexpr float kOutlierRatio = 2.0f;
+inline constexpr float kOutlierRatio = 1.5f;
 
 // Bytes of the panel of `rows` rows: values, scales, minus sums, outliers and
 // their counts, each padded to whole cache lines.
