@@ -42,8 +42,8 @@ struct Panel {
   RowGroups groups;
   const std::byte* values;  // f32, bf16 or int8
   // Of int8 panels, for each group of rows, [groups of the weights][rows of the
-  // group]: x = scale * value, and minus the sum of the values. A group with a
-  // NaN or an infinity has scale NaN and values 0.
+  // group]: x = scale * value save for outliers, and minus the sum of the
+  // values. A group with a NaN or an infinity has scale NaN and values 0.
   const float* scales = nullptr;
   const int32_t* minus_sums = nullptr;
   // Of int8 panels, for each row, the first outlier_counts[row] of [groups of
