@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -38,6 +39,15 @@ class TensorSource {
   // NotFound when there is no such tensor; Unimplemented, with the type's name,
   // when its type is not one of DType. Both name the file and the tensor.
   virtual absl::StatusOr<TensorView> Find(absl::string_view name) const = 0;
+
+  // The tensor as codes, where it is a matrix stored in a form that CodedMatrix
+  // covers; otherwise null. Some sources can hand out such a tensor in its
+  // stored form too (GGUF's blocks); for others Find refuses it. Lives as long
+  // as the source.
+  virtual const CodedMatrix* FindCoded(absl::string_view name) const {
+    static_cast<void>(name);
+    return nullptr;
+  }
 
   // Aborted when a file behind the source was truncated or written to since it
   // was opened, so that what was read may be wrong: see tensor/mapped_file.h.
