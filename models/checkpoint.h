@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "models/decoder_config.h"
+#include "models/quantized/quantized_summary.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/packed_file.h"
 #include "tensor/io/tensor_source.h"
@@ -33,6 +34,9 @@ struct RowRange {
 struct LinearTensors {
   std::vector<RowRange> weight;  // [outputs, inputs]
   std::vector<RowRange> bias;    // [outputs]; empty: no bias
+  // [inputs] of i32, a permutation, where a packed file has it: column j of
+  // the matrix belongs to input input_order[j]. Empty in other files.
+  std::string input_order;
 };
 
 struct NormTensors {
@@ -73,12 +77,15 @@ struct Checkpoint {
   // The same object as `tensors` when the format is "nib", for its packed
   // matrices and embedded files; otherwise null.
   std::shared_ptr<const PackedFile> packed;
+  // Of a quantized Hugging Face folder; otherwise null.
+  std::shared_ptr<const QuantizedSummary> quantized;
 };
 
 // OK when every tensor of `names` is there with the shape that `config` asks
-// for and a dtype that can be read (of a packed file: matrices packed, and
-// everything else plain), and no other tensor is. Messages name the file, the
-// tensor, the shape found and the shape expected.
+// for and a dtype that can be read (of a packed file: matrices packed, input
+// orders i32 where there are any, and everything else plain), and no other
+// tensor is. Messages name the file, the tensor, the shape found and the shape
+// expected.
 absl::Status CheckTensors(const Checkpoint& checkpoint);
 
 }  // namespace nibble

@@ -37,6 +37,9 @@ struct NormWeights {
 struct LinearWeights {
   PackedMatrix matrix;  // [outputs, inputs]
   Array<float> bias;    // [outputs] or empty
+  // [inputs], a permutation, or empty: column j of the matrix belongs to input
+  // input_order[j] (tensor/coded_matrix.h).
+  Array<int32_t> input_order;
 };
 
 struct LayerWeights {

@@ -1,9 +1,9 @@
 // A weight matrix stored as small integers with scales, whatever file format
 // it comes from: GPTQ, AWQ, AutoRound, compressed-tensors, GGUF.
 //
-//   const CodedMatrix* w = source.FindCoded("model.layers.0.mlp.up_proj.weight");
-//   const CodedForm& form = w->form();
-//   w->Read(first_row, rows, {codes, scales, offsets});
+//   const CodedMatrix* w =
+//   source.FindCoded("model.layers.0.mlp.up_proj.weight"); const CodedForm&
+//   form = w->form(); w->Read(first_row, rows, {codes, scales, offsets});
 //
 // Weights are [outputs, inputs]. Along a row, each group of `group_size` codes
 // (the last may be shorter) shares a scale s and, by `offset`,
@@ -40,8 +40,9 @@ struct CodedForm {
 
 // Where Read writes. All row-major.
 struct CodedRowsBuffer {
-  absl::Span<uint8_t> codes;  // [rows, inputs], one code a byte
-  absl::Span<float> scales;   // [rows, groups]
+  // [rows, inputs], one code a byte; not written where it is empty.
+  absl::Span<uint8_t> codes;
+  absl::Span<float> scales;  // [rows, groups]
   // [rows, groups]: zeros (whole numbers from 0 to 2^bits - 1) or minimums;
   // not written, and may be empty, under kSymmetric.
   absl::Span<float> offsets;
@@ -62,6 +63,10 @@ class CodedMatrix {
   // be NaN or infinite.
   virtual void Read(int64_t first_row, int64_t rows,
                     const CodedRowsBuffer& out) const = 0;
+
+  // The matrix was read and takes up no more memory until it is read again:
+  // TensorSource::Release of all that it is stored in.
+  virtual void Release() const {}
 };
 
 }  // namespace nibble
