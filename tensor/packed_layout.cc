@@ -19,12 +19,14 @@ constexpr int64_t kMaxInt4Group = int64_t{1} << 20;
 
 absl::Status CheckGroups(const PackedLayout& layout) {
   if (!IsInteger(layout.format)) {
-    if (layout.group_size == 0 && layout.symmetric && !layout.wide_scales) {
+    if (layout.group_size == 0 && layout.symmetric && !layout.wide_scales &&
+        !layout.minimums) {
       return absl::OkStatus();
     }
     return absl::InvalidArgumentError(
         absl::StrCat(WeightFormatName(layout.format),
-                     " weights have no groups, zero points or scales"));
+                     " weights have no groups, zero points, minimums or "
+                     "scales"));
   }
   if (layout.group_size < 1 || (layout.group_size % kGroupSizeUnit != 0 &&
                                 layout.group_size < layout.inputs)) {
@@ -34,6 +36,10 @@ absl::Status CheckGroups(const PackedLayout& layout) {
   }
   if (layout.format == WeightFormat::kInt8 && !layout.symmetric) {
     return absl::InvalidArgumentError("int8 weights are symmetric only");
+  }
+  if (layout.minimums && layout.symmetric) {
+    return absl::InvalidArgumentError(
+        "weights with minimums are not symmetric");
   }
   const int64_t limit =
       layout.format == WeightFormat::kInt8 ? kMaxInt8Group : kMaxInt4Group;
@@ -89,18 +95,33 @@ int64_t PackedLayout::chunk_inputs() const {
 absl::StatusOr<PackedLayout> PackedLayout::Create(
     WeightFormat format, int64_t outputs, int64_t inputs, int64_t group_size,
     bool symmetric, bool wide_scales) {
-  PackedLayout layout = {format,     outputs,   inputs,
-                         group_size, symmetric, wide_scales};
-  if (outputs < 1 || inputs < 1 || outputs > kMaxSize || inputs > kMaxSize) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "no matrix has ", outputs, " outputs and ", inputs, " inputs"));
+  PackedLayout wanted;
+  wanted.format = format;
+  wanted.outputs = outputs;
+  wanted.inputs = inputs;
+  wanted.group_size = group_size;
+  wanted.symmetric = symmetric;
+  wanted.wide_scales = wide_scales;
+  return Checked(wanted);
+}
+
+absl::StatusOr<PackedLayout> PackedLayout::Checked(const PackedLayout& wanted) {
+  PackedLayout layout = wanted;
+  if (layout.outputs < 1 || layout.inputs < 1 || layout.outputs > kMaxSize ||
+      layout.inputs > kMaxSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("no matrix has ", layout.outputs, " outputs and ",
+                     layout.inputs, " inputs"));
   }
   const absl::Status groups = CheckGroups(layout);
   if (!groups.ok()) return groups;
-  if (IsInteger(format)) layout.group_size = std::min(group_size, inputs);
+  if (IsInteger(layout.format)) {
+    layout.group_size = std::min(layout.group_size, layout.inputs);
+  }
   if (layout.records() > kMaxBytes / layout.record_bytes()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a matrix of ", outputs, " x ", inputs, " weights is too large"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a matrix of ", layout.outputs, " x ", layout.inputs,
+                     " weights is too large"));
   }
   return layout;
 }

@@ -24,6 +24,8 @@
 //   zeros   [groups][16]  bytes, asymmetric kInt4 only, padded to 64: byte c
 //                         holds the zero point of output c in its low nibble,
 //                         of output 16 + c in its high one
+//   minimums  [groups][32]  kInt4 with minimums only, which has no zeros: of
+//                         the type of the scales
 //   codes   [chunks][2][64]  bytes: chunk, tile (A, then B). A chunk is 8
 //                         inputs of kInt4, 4 of kInt8. Of chunk k, byte
 //                         4 c + i (c = 0..15, i = 0..3) of a tile holds
@@ -32,8 +34,8 @@
 //             kInt8: code[c][4k + i]
 //
 // and w[n][k] = scale * (code - zero), exactly, with zero = 8 (kInt4) or 128
-// (kInt8) where the format is symmetric. Codes beyond `inputs` are the zero
-// point.
+// (kInt8) where the format is symmetric; with minimums it is scale * code +
+// minimum, rounded once. Codes beyond `inputs` are the zero point, or 0.
 #ifndef NIBBLE_TENSOR_PACKED_LAYOUT_H_
 #define NIBBLE_TENSOR_PACKED_LAYOUT_H_
 
@@ -70,9 +72,12 @@ struct PackedLayout {
   int64_t group_size = 0;
   // Of the integer formats. kInt8 is always symmetric.
   bool symmetric = true;
-  // Scales are f32 instead of f16: for a matrix with a scale outside f16's
-  // normal range.
+  // Scales and minimums are f32 instead of f16: for a matrix with one outside
+  // f16's normal range.
   bool wide_scales = false;
+  // Of kInt4, not together with `symmetric`: groups have minimums instead of
+  // zero points.
+  bool minimums = false;
 
   // A group size of at least `inputs` becomes `inputs`. InvalidArgument, saying
   // which: a size below 1 or so large that bytes() would pass 2^46, a group
@@ -84,12 +89,18 @@ struct PackedLayout {
                                              int64_t group_size = 0,
                                              bool symmetric = true,
                                              bool wide_scales = false);
+  // The same of all fields. InvalidArgument also: minimums with `symmetric` or
+  // a format other than kInt4.
+  static absl::StatusOr<PackedLayout> Checked(const PackedLayout& wanted);
 
-  // The code of weight 0 where no zero points are stored.
-  int64_t symmetric_zero() const {
-    return format == WeightFormat::kInt8 ? 128 : 8;
+  bool has_zeros() const {
+    return IsInteger(format) && !symmetric && !minimums;
   }
-  bool has_zeros() const { return IsInteger(format) && !symmetric; }
+  bool has_minimums() const { return minimums; }
+  // What is subtracted from codes where no zero points are stored.
+  int64_t symmetric_zero() const {
+    return has_minimums() ? 0 : format == WeightFormat::kInt8 ? 128 : 8;
+  }
 
   int64_t record_outputs() const {
     return IsInteger(format) ? 2 * kPackedTileOutputs : kPackedTileOutputs;
@@ -112,7 +123,9 @@ struct PackedLayout {
   int64_t zeros_offset() const {
     return IsInteger(format) ? groups() * 32 * scale_bytes() : 0;
   }
+  int64_t minimums_offset() const { return zeros_offset(); }
   int64_t codes_offset() const {
+    if (has_minimums()) return 2 * minimums_offset();
     if (!has_zeros()) return zeros_offset();
     return zeros_offset() + (groups() * 16 + 63) / 64 * 64;
   }
@@ -125,7 +138,8 @@ struct PackedLayout {
   friend bool operator==(const PackedLayout& a, const PackedLayout& b) {
     return a.format == b.format && a.outputs == b.outputs &&
            a.inputs == b.inputs && a.group_size == b.group_size &&
-           a.symmetric == b.symmetric && a.wide_scales == b.wide_scales;
+           a.symmetric == b.symmetric && a.wide_scales == b.wide_scales &&
+           a.minimums == b.minimums;
   }
 };
 

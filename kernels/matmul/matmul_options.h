@@ -2,6 +2,7 @@
 #ifndef NIBBLE_KERNELS_MATMUL_MATMUL_OPTIONS_H_
 #define NIBBLE_KERNELS_MATMUL_MATMUL_OPTIONS_H_
 
+#include <cstdint>
 #include <optional>
 
 #include "kernels/elementwise/activation_type.h"
@@ -24,6 +25,9 @@ struct MatMulOptions {
   const float* bias = nullptr;  // [outputs], or none
   bool accumulate = false;      // y += product + bias
   Activations activations = Activations::kF32;
+  // [inputs], a permutation, or none: column j of the weights belongs to
+  // x[:, input_order[j]]. Applied once per product, to x.
+  const int32_t* input_order = nullptr;
   // If set, the weights are two matrices of n outputs, gate above up, and
   // y [rows, n] = act(gate) * up, each with its part of the bias. Not together
   // with `accumulate`.

@@ -11,20 +11,31 @@ namespace {
 
 constexpr int64_t kRecordOutputs = 2 * kPackedTileOutputs;
 
-// Scales and zero points of one record. Outputs past the matrix have scale 0.
+// A scale or minimum as the layout stores it, the `index`th from `numbers` on.
+void StoreNumber(const PackedLayout& layout, float value, int64_t index,
+                 std::byte* numbers) {
+  std::byte* at = numbers + index * layout.scale_bytes();
+  if (layout.wide_scales) {
+    std::memcpy(at, &value, sizeof(value));
+  } else {
+    const F16 narrow = ToF16(value);
+    std::memcpy(at, &narrow, sizeof(narrow));
+  }
+}
+
+// Scales and zero points or minimums of one record. Outputs past the matrix
+// have scale 0 and minimum 0.
 void PackGroups(const PackedLayout& layout, int64_t rows,
                 const CodedRows& coded, std::byte* record) {
   const int64_t groups = layout.groups();
   std::byte* zeros = record + layout.zeros_offset();
   for (int64_t g = 0; g < groups; ++g) {
     for (int64_t n = 0; n < rows; ++n) {
-      const float scale = coded.scales[n * groups + g];
-      std::byte* at = record + (g * kRecordOutputs + n) * layout.scale_bytes();
-      if (layout.wide_scales) {
-        std::memcpy(at, &scale, sizeof(scale));
-      } else {
-        const F16 narrow = ToF16(scale);
-        std::memcpy(at, &narrow, sizeof(narrow));
+      const int64_t index = g * kRecordOutputs + n;
+      StoreNumber(layout, coded.scales[n * groups + g], index, record);
+      if (layout.has_minimums()) {
+        StoreNumber(layout, coded.minimums[n * groups + g], index,
+                    record + layout.minimums_offset());
       }
       if (!layout.has_zeros()) continue;
       const uint8_t zero = coded.zeros[n * groups + g];
@@ -74,6 +85,8 @@ void PackCodes(const PackedLayout& layout, int64_t first_output, int64_t rows,
   CHECK_EQ(static_cast<int64_t>(coded.scales.size()), rows * layout.groups());
   CHECK_EQ(static_cast<int64_t>(coded.zeros.size()),
            layout.has_zeros() ? rows * layout.groups() : 0);
+  CHECK_EQ(static_cast<int64_t>(coded.minimums.size()),
+           layout.has_minimums() ? rows * layout.groups() : 0);
   for (int64_t row = 0; row < rows; row += kRecordOutputs) {
     const int64_t count = std::min(kRecordOutputs, rows - row);
     std::byte* record =
@@ -83,6 +96,7 @@ void PackCodes(const PackedLayout& layout, int64_t first_output, int64_t rows,
     CodedRows part = coded;
     part.scales.remove_prefix(row * groups);
     if (layout.has_zeros()) part.zeros.remove_prefix(row * groups);
+    if (layout.has_minimums()) part.minimums.remove_prefix(row * groups);
     PackGroups(layout, count, part, record);
     for (int64_t n = 0; n < count; ++n) {
       PackRow(layout, coded.codes.data() + (row + n) * layout.inputs,

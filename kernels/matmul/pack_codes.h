@@ -17,14 +17,16 @@
 
 namespace nibble {
 
-// Rows of a matrix as integers: w[n][k] = scale * (code - zero), of the group
-// that k is in.
+// Rows of a matrix as integers: w[n][k] = scale * (code - zero), or with
+// minimums scale * code + minimum, of the group that k is in.
 struct CodedRows {
   absl::Span<const uint8_t> codes;  // [rows, inputs], one code a byte
   // [rows, groups], each representable in the layout's type of scale.
   absl::Span<const float> scales;
   // [rows, groups], 0..15; empty where the layout has none.
   absl::Span<const uint8_t> zeros;
+  // [rows, groups], like the scales; empty where the layout has none.
+  absl::Span<const float> minimums = {};
 };
 
 // Packs rows [first_output, first_output + rows) into their records of

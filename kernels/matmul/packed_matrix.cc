@@ -1,6 +1,7 @@
 #include "kernels/matmul/packed_matrix.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -100,6 +101,13 @@ T Read(const std::byte* at) {
   return value;
 }
 
+// A scale or minimum, the `index`th from `numbers` on.
+float ReadNumber(const PackedLayout& layout, const std::byte* numbers,
+                 int64_t index) {
+  const std::byte* at = numbers + index * layout.scale_bytes();
+  return layout.wide_scales ? Read<float>(at) : ToFloat(Read<F16>(at));
+}
+
 // Output n of one record of integers.
 void DequantizeIntegers(const PackedLayout& layout, const std::byte* record,
                         int64_t n, absl::Span<float> values) {
@@ -110,9 +118,12 @@ void DequantizeIntegers(const PackedLayout& layout, const std::byte* record,
                            in_tile * 4;
   for (int64_t first = 0; first < layout.inputs; first += layout.group_size) {
     const int64_t group = first / layout.group_size;
-    const std::byte* at = record + (group * 32 + n) * layout.scale_bytes();
-    const float scale =
-        layout.wide_scales ? Read<float>(at) : ToFloat(Read<F16>(at));
+    const float scale = ReadNumber(layout, record, group * 32 + n);
+    const float minimum =
+        layout.has_minimums()
+            ? ReadNumber(layout, record + layout.minimums_offset(),
+                         group * 32 + n)
+            : 0.0f;
     int zero = static_cast<int>(layout.symmetric_zero());
     if (layout.has_zeros()) {
       const int pair = static_cast<int>(
@@ -125,7 +136,9 @@ void DequantizeIntegers(const PackedLayout& layout, const std::byte* record,
           codes + k / layout.chunk_inputs() * 2 * kPackedLineBytes;
       const int byte = static_cast<int>(line[k % 4]);
       const int code = !int4 ? byte : k % 8 < 4 ? byte & 15 : byte >> 4;
-      values[k] = scale * static_cast<float>(code - zero);
+      const float steps = static_cast<float>(code - zero);
+      values[k] = layout.has_minimums() ? std::fma(scale, steps, minimum)
+                                        : scale * steps;
     }
   }
 }

@@ -61,8 +61,8 @@ absl::StatusOr<PackedMatrix> PackMatrix(const TensorView& weights,
                                         WeightFormat format, ThreadPool& pool);
 
 // values = the weights of one output, exactly (with wide_scales and zero
-// points, rounded once). REQUIRES: 0 <= output < w.outputs(), values.size() ==
-// w.inputs().
+// points, or with minimums, rounded once). REQUIRES: 0 <= output < w.outputs(),
+// values.size() == w.inputs().
 void DequantizeRow(const PackedMatrix& w, int64_t output,
                    absl::Span<float> values);
 
