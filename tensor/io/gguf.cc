@@ -7,6 +7,7 @@
 #include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
 #include "tensor/buffer.h"
+#include "tensor/io/block_matrix.h"
 #include "tensor/io/error_text.h"
 #include "tensor/io/gguf_tensor_type.h"
 
@@ -268,7 +269,9 @@ absl::Status GgufFile::ReadTensors(ByteReader& reader, uint64_t count,
   for (TensorInfo& info : infos) {
     absl::StatusOr<TensorView> view = PlaceTensor(info, *alignment, data);
     if (!view.ok()) return error("", view.status());
-    tensors.emplace_back(std::move(info.name), Tensor{info.type, *view});
+    tensors.emplace_back(
+        std::move(info.name),
+        Tensor{info.type, *view, MakeBlockMatrix(*view, *this)});
   }
   if (std::optional<std::string> name = tensors_.Build(std::move(tensors))) {
     return absl::InvalidArgumentError(
@@ -311,6 +314,11 @@ absl::StatusOr<TensorView> GgufFile::Find(absl::string_view name) const {
         GgufTensorTypeName(tensor->type), ", which is not supported"));
   }
   return tensor->view;
+}
+
+const CodedMatrix* GgufFile::FindCoded(absl::string_view name) const {
+  const Tensor* tensor = tensors_.Find(name);
+  return tensor == nullptr ? nullptr : tensor->coded.get();
 }
 
 absl::StatusOr<std::string> GgufFile::TensorTypeName(

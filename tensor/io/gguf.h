@@ -37,6 +37,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/io/byte_reader.h"
 #include "tensor/io/gguf_value.h"
 #include "tensor/io/name_index.h"
@@ -64,6 +65,8 @@ class GgufFile : public TensorSource {
     return tensors_.Find(name) != nullptr;
   }
   absl::StatusOr<TensorView> Find(absl::string_view name) const override;
+  // Of a matrix of type Q4_0, Q4_1 or Q8_0.
+  const CodedMatrix* FindCoded(absl::string_view name) const override;
   absl::Status CheckUnchanged() const override {
     return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
   }
@@ -116,6 +119,7 @@ class GgufFile : public TensorSource {
   struct Tensor {
     uint32_t type = 0;  // As numbered in the file.
     TensorView view;    // Without data when the type is not supported.
+    std::unique_ptr<const CodedMatrix> coded;  // Null for most types.
   };
 
   explicit GgufFile(std::string path) : path_(std::move(path)) {}

@@ -1,0 +1,120 @@
+#include "tensor/io/block_matrix.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+#include "tensor/bf16.h"
+#include "tensor/block_format.h"
+#include "tensor/dtype.h"
+
+namespace nibble {
+namespace {
+
+// What one block type says of its form, and how one block is read.
+
+struct Q4_0 {
+  using Block = BlockQ4_0;
+  static constexpr int kBits = 4;
+  static constexpr CodeOffset kOffset = CodeOffset::kSymmetric;
+  static float Offset(const Block&) { return 0; }
+  static void Codes(const Block& block, uint8_t* codes) {
+    for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
+    for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
+  }
+};
+
+struct Q4_1 {
+  using Block = BlockQ4_1;
+  static constexpr int kBits = 4;
+  static constexpr CodeOffset kOffset = CodeOffset::kMinimums;
+  static float Offset(const Block& block) { return ToFloat(block.m); }
+  static void Codes(const Block& block, uint8_t* codes) {
+    for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
+    for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
+  }
+};
+
+struct Q8_0 {
+  using Block = BlockQ8_0;
+  static constexpr int kBits = 8;
+  static constexpr CodeOffset kOffset = CodeOffset::kSymmetric;
+  static float Offset(const Block&) { return 0; }
+  static void Codes(const Block& block, uint8_t* codes) {
+    for (int i = 0; i < kBlockElements; ++i) {
+      codes[i] = static_cast<uint8_t>(block.qs[i]) ^ 0x80;  // + 128
+    }
+  }
+};
+
+template <class Type>
+class BlockMatrix : public CodedMatrix {
+ public:
+  using Block = typename Type::Block;
+
+  BlockMatrix(const TensorView& view, const TensorSource& source)
+      : view_(view), source_(source) {
+    form_.outputs = view.shape.dim(0);
+    form_.inputs = view.shape.dim(1);
+    form_.bits = Type::kBits;
+    form_.group_size = kBlockElements;
+    form_.offset = Type::kOffset;
+  }
+
+  const CodedForm& form() const override { return form_; }
+  int64_t stored_bytes() const override {
+    return static_cast<int64_t>(view_.bytes);
+  }
+
+  void Read(int64_t first_row, int64_t rows,
+            const CodedRowsBuffer& out) const override {
+    DCHECK(first_row >= 0 && rows >= 0 && first_row + rows <= form_.outputs);
+    const int64_t groups = form_.groups();
+    DCHECK_EQ(static_cast<int64_t>(out.scales.size()), rows * groups);
+    const absl::Span<const Block> blocks =
+        view_.As<Block>().subspan(static_cast<size_t>(first_row * groups),
+                                  static_cast<size_t>(rows * groups));
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      out.scales[i] = ToFloat(blocks[i].d);
+      if constexpr (Type::kOffset != CodeOffset::kSymmetric) {
+        out.offsets[i] = Type::Offset(blocks[i]);
+      }
+    }
+    if (out.codes.empty()) return;
+    DCHECK_EQ(static_cast<int64_t>(out.codes.size()), rows * form_.inputs);
+    uint8_t* codes = out.codes.data();
+    for (const Block& block : blocks) {
+      Type::Codes(block, codes);
+      codes += kBlockElements;
+    }
+  }
+
+  void Release() const override {
+    source_.Release(absl::MakeConstSpan(view_.data, view_.bytes));
+  }
+
+ private:
+  const TensorView view_;  // [outputs, inputs] of Block
+  const TensorSource& source_;
+  CodedForm form_;
+};
+
+}  // namespace
+
+std::unique_ptr<const CodedMatrix> MakeBlockMatrix(const TensorView& view,
+                                                   const TensorSource& source) {
+  if (view.shape.rank() != 2 || view.shape.elements() == 0) return nullptr;
+  switch (view.dtype) {
+    case DType::kQ4_0:
+      return std::make_unique<BlockMatrix<Q4_0>>(view, source);
+    case DType::kQ4_1:
+      return std::make_unique<BlockMatrix<Q4_1>>(view, source);
+    case DType::kQ8_0:
+      return std::make_unique<BlockMatrix<Q8_0>>(view, source);
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace nibble
