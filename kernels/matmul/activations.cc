@@ -42,6 +42,24 @@ int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs) {
   return rows * BlocksFor(inputs) * kBlockInputs * DTypeBlockBytes(dtype);
 }
 
+MatrixView<const float> GatherInputs(const MatrixView<const float>& x,
+                                     const int32_t* order, float* gathered,
+                                     ThreadPool& pool) {
+  const auto gather = [&](int64_t begin, int64_t end, int /*thread*/) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* in = x.row(row);
+      float* out = gathered + row * x.cols;
+      for (int64_t j = 0; j < x.cols; ++j) out[j] = in[order[j]];
+    }
+  };
+  if (x.rows * x.cols * static_cast<int64_t>(sizeof(float)) < kParallelBytes) {
+    gather(0, x.rows, 0);
+  } else {
+    pool.ParallelFor(x.rows, gather);
+  }
+  return MatrixView<const float>(gathered, x.rows, x.cols);
+}
+
 bool IsPanel(const MatrixView<const float>& x, PanelFormat format,
              int64_t inputs_per_step) {
   return x.rows == 1 && format.dtype == DType::kF32 && !format.round_to_bf16 &&

@@ -20,6 +20,11 @@ struct PanelFormat {
 // Bytes of the panel of `rows` rows.
 int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs);
 
+// gathered[r][j] = x[r][order[j]], row after row; returns that matrix.
+MatrixView<const float> GatherInputs(const MatrixView<const float>& x,
+                                     const int32_t* order, float* gathered,
+                                     ThreadPool& pool);
+
 // True if one row of x is already a panel, so that it need not be copied:
 // kernels read an odd last k together with the one after it.
 bool IsPanel(const MatrixView<const float>& x, PanelFormat format,

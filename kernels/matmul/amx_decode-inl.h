@@ -221,10 +221,12 @@ class BF16Decoder {
       for (int t = 0; t < 2; ++t) {
         scales_[t] = LoadScales(layout_, record_, group, t);
         zeros_[t] = hn::ConvertTo(d, LoadZeros(layout_, record_, group, t));
+        minimums_[t] = LoadMinimums(layout_, record_, group, t);
       }
     }
     const DecodeArgs args = {words_ + tile_ * kTileOutputs, scales_[tile_],
-                             zeros_[tile_], out_ + tile_ * kBF16TileBytes};
+                             zeros_[tile_], minimums_[tile_],
+                             out_ + tile_ * kBF16TileBytes};
     if (per_chunk_ == 8) {
       DecodeWords</*kAsF32=*/false, 4>(args);
     } else {
@@ -249,6 +251,7 @@ class BF16Decoder {
   std::byte* out_ = nullptr;
   VF scales_[2];
   VF zeros_[2];
+  VF minimums_[2];
 };
 
 }  // namespace HWY_NAMESPACE

@@ -33,21 +33,34 @@ using VF = hn::Vec<TileF32>;
 inline constexpr int kLanes = hn::MaxLanes(TileF32());
 inline constexpr int kVectorsPerTile = static_cast<int>(kTileOutputs) / kLanes;
 
-// Vector v (of kLanes outputs) of a record's scales for one group.
-HWY_INLINE VF LoadScales(const PackedLayout& layout, const std::byte* record,
-                         int64_t group, int v) {
+// Vector v (of kLanes outputs) for one group of a record's `numbers`, its
+// scales or minimums.
+HWY_INLINE VF LoadNumbers(const PackedLayout& layout, const std::byte* numbers,
+                          int64_t group, int v) {
   const TileF32 d;
   const int64_t first = group * kRecordOutputs + v * kLanes;
   if (layout.wide_scales) {
-    return hn::Load(d, reinterpret_cast<const float*>(record) + first);
+    return hn::Load(d, reinterpret_cast<const float*>(numbers) + first);
   }
   const hn::Rebind<hwy::float16_t, TileF32> d16;
   return hn::PromoteTo(
       d,
-      hn::Load(d16, reinterpret_cast<const hwy::float16_t*>(record) + first));
+      hn::Load(d16, reinterpret_cast<const hwy::float16_t*>(numbers) + first));
 }
 
-// The same of its zero points.
+HWY_INLINE VF LoadScales(const PackedLayout& layout, const std::byte* record,
+                         int64_t group, int v) {
+  return LoadNumbers(layout, record, group, v);
+}
+
+// Zeros where there are none.
+HWY_INLINE VF LoadMinimums(const PackedLayout& layout, const std::byte* record,
+                           int64_t group, int v) {
+  if (!layout.has_minimums()) return hn::Zero(TileF32());
+  return LoadNumbers(layout, record + layout.minimums_offset(), group, v);
+}
+
+// The same of its zero points, 0 with minimums.
 HWY_INLINE hn::Vec<hn::RebindToSigned<TileF32>> LoadZeros(
     const PackedLayout& layout, const std::byte* record, int64_t group, int v) {
   const hn::RebindToSigned<TileF32> di;
@@ -77,6 +90,7 @@ struct DecodeArgs {
   const uint32_t* words;
   VF scales;
   VF zeros;
+  VF minimums;
   std::byte* out;  // of the chunk's first step
 };
 
@@ -97,8 +111,8 @@ HWY_INLINE void DecodeWords(const DecodeArgs& args) {
     const int shift = i % 4 * 8 + i / 4 * 4;
     const auto code = hn::And(hn::ShiftRightSame(words, shift), mask);
     values[i] =
-        hn::Mul(hn::Sub(hn::ConvertTo(d, hn::BitCast(di, code)), args.zeros),
-                args.scales);
+        hn::MulAdd(hn::Sub(hn::ConvertTo(d, hn::BitCast(di, code)), args.zeros),
+                   args.scales, args.minimums);
   }
   if constexpr (kAsF32) {
     NIBBLE_UNROLL
@@ -139,6 +153,7 @@ void DecodeBlock(const PackedLayout& layout, const std::byte* record,
       DecodeArgs args;
       args.scales = LoadScales(layout, record, group, v);
       args.zeros = hn::ConvertTo(d, LoadZeros(layout, record, group, v));
+      args.minimums = LoadMinimums(layout, record, group, v);
       args.words = reinterpret_cast<const uint32_t*>(codes) + v * kLanes;
       args.out = out + v / kVectorsPerTile * kTileBytes +
                  k % kBlockInputs / kStepInputs * kStepBytes +

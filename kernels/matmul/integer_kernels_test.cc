@@ -3,21 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <string>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu.h"
 #include "kernels/matmul/kernel.h"
+#include "kernels/matmul/kernel_variants.h"
 #include "kernels/matmul/matmul.h"
-#include "kernels/matmul/reference.h"
-#include "kernels/matmul/run_kernel.h"
-#include "kernels/matmul/table.h"
 #include "kernels/matmul/test_matrices.h"
-#include "kernels/thread_pool.h"
 #include "tensor/packed_layout.h"
 
 namespace nibble {
@@ -26,99 +19,13 @@ namespace {
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-uint32_t Bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-
-Activations ActivationsOf(const MatMulKernel& kernel) {
-  if (kernel.panel == DType::kI8) return Activations::kInt8;
-  return kernel.multiplied_as == WeightFormat::kF32 ? Activations::kF32
-                                                    : Activations::kBF16;
-}
-
-const MatMulKernel& ReferenceOf(const MatMulKernel& kernel) {
-  for (const MatMulKernel& reference : ReferenceMatMulKernels()) {
-    if (KernelFits(reference, kernel.weights, ActivationsOf(kernel))) {
-      return reference;
-    }
-  }
-  return kernel;
-}
-
-class IntegerKernelTest : public ::testing::TestWithParam<size_t> {
+class IntegerKernelTest : public KernelVariantTest {
  protected:
-  const MatMulKernel& kernel() const { return MatMulKernels()[GetParam()]; }
-  bool int8_activations() const { return kernel().panel == DType::kI8; }
-
-  void SetUp() override {
-    // Emulated tiles are never the best choice: they run where asked for.
-    if (kernel().isa == Isa::kEmulatedAmx && CpuSupports(Isa::kEmulatedAmx)) {
-      ASSERT_TRUE(LimitIsa(Isa::kEmulatedAmx).ok());
-    }
-    if (!KernelAllowed(kernel())) {
-      GTEST_SKIP() << "this machine cannot run " << kernel().name;
-    }
-  }
-  void TearDown() override { ASSERT_TRUE(LimitIsa(BestIsa()).ok()); }
-
   PackedLayout Layout(int64_t outputs, int64_t inputs, int64_t group_size,
                       bool symmetric = true, bool wide_scales = false) const {
     return *PackedLayout::Create(
         kernel().weights, outputs, inputs, group_size,
         symmetric || kernel().weights == WeightFormat::kInt8, wide_scales);
-  }
-
-  std::vector<float> Run(const MatMulKernel& variant,
-                         const std::vector<float>& x, const PackedMatrix& w,
-                         int threads = 1) const {
-    ThreadPool pool(threads);
-    const int64_t rows = static_cast<int64_t>(x.size()) / w.inputs();
-    std::vector<float> y(static_cast<size_t>(rows * w.outputs()));
-    MatMulOptions options;
-    options.activations = ActivationsOf(variant);
-    RunKernel(variant, MatrixView<const float>(x.data(), rows, w.inputs()), w,
-              options, MatrixView<float>(y.data(), rows, w.outputs()), pool);
-    return y;
-  }
-
-  void ExpectEqualBits(const std::vector<float>& got,
-                       const std::vector<float>& want) {
-    ASSERT_EQ(got.size(), want.size());
-    for (size_t i = 0; i < got.size(); ++i) {
-      if (std::isnan(want[i])) {
-        ASSERT_TRUE(std::isnan(got[i])) << "at " << i << ": " << got[i];
-      } else {
-        ASSERT_EQ(Bits(got[i]), Bits(want[i]))
-            << "at " << i << ": " << got[i] << " against " << want[i];
-      }
-    }
-  }
-
-  // Bit for bit, or within rounding where the sums have another order.
-  void ExpectEqualsReference(const std::vector<float>& x,
-                             const PackedMatrix& w) {
-    const std::vector<float> got = Run(kernel(), x, w);
-    const std::vector<float> want = Run(ReferenceOf(kernel()), x, w);
-    if (SumsInReferenceOrder(kernel())) {
-      ExpectEqualBits(got, want);
-      return;
-    }
-    ASSERT_EQ(got.size(), want.size());
-    std::vector<float> weights(static_cast<size_t>(w.inputs()));
-    for (int64_t n = 0; n < w.outputs(); ++n) {
-      DequantizeRow(w, n, absl::MakeSpan(weights));
-      for (size_t i = n; i < got.size(); i += w.outputs()) {
-        const float* row = x.data() + i / w.outputs() * w.inputs();
-        double magnitude = 0;
-        for (int64_t k = 0; k < w.inputs(); ++k) {
-          // Each factor is rounded up to bf16 at most.
-          magnitude += std::abs(double{row[k]} * weights[k]) * (1 + 0x1p-6);
-        }
-        ASSERT_NEAR(got[i], want[i], TileSumTolerance(w.inputs(), magnitude));
-      }
-    }
   }
 };
 
@@ -185,16 +92,16 @@ TEST_P(IntegerKernelTest, RowsDoNotDependOnTheirNumberOrTheThreads) {
   const PackedMatrix w =
       RandomIntegers(Layout(kOutputs, kInputs, 32, false), 1).Pack();
   const std::vector<float> x = RandomValues(kRows * kInputs, 2);
-  const std::vector<float> together = Run(kernel(), x, w, 1);
+  const std::vector<float> together = Run(x, w, 1);
   for (int threads : {2, 3}) {
-    ExpectEqualBits(Run(kernel(), x, w, threads), together);
+    ExpectEqualBits(Run(x, w, threads), together);
   }
   for (int64_t row = 0; row < kRows; ++row) {
     const std::vector<float> one(x.begin() + row * kInputs,
                                  x.begin() + (row + 1) * kInputs);
     const std::vector<float> want(together.begin() + row * kOutputs,
                                   together.begin() + (row + 1) * kOutputs);
-    ExpectEqualBits(Run(kernel(), one, w), want);
+    ExpectEqualBits(Run(one, w), want);
   }
 }
 
@@ -241,7 +148,7 @@ TEST_P(IntegerKernelTest, GroupsOfZeroScaleAndZeroActivationsGiveZero) {
   std::fill(x.begin() + 32, x.begin() + 64, 0.0f);
   ExpectEqualsReference(x, w.Pack());
   std::fill(x.begin(), x.end(), 0.0f);
-  for (float y : Run(kernel(), x, w.Pack())) ASSERT_EQ(Bits(y), 0u);
+  for (float y : Run(x, w.Pack())) ASSERT_EQ(Bits(y), 0u);
 }
 
 TEST_P(IntegerKernelTest, TinyActivationsEqualTheReference) {
@@ -255,8 +162,8 @@ TEST_P(IntegerKernelTest, TinyActivationsEqualTheReference) {
       continue;
     }
     // VDPBF16PS takes subnormal operands and results for zero.
-    const std::vector<float> got = Run(kernel(), x, w);
-    const std::vector<float> want = Run(ReferenceOf(kernel()), x, w);
+    const std::vector<float> got = Run(x, w);
+    const std::vector<float> want = RunReference(x, w);
     for (size_t i = 0; i < got.size(); ++i) {
       ASSERT_NEAR(got[i], want[i], 128 * std::numeric_limits<float>::min());
     }
@@ -268,9 +175,9 @@ TEST_P(IntegerKernelTest, NaNAndInfiniteActivationsSpoilTheirRowOnly) {
   IntegerMatrix w = RandomIntegers(Layout(kOutputs, kInputs, 32, false), 1);
   for (float bad : {kNaN, kInfinity, -kInfinity}) {
     std::vector<float> x = RandomValues(kRows * kInputs, 2);
-    const std::vector<float> good = Run(kernel(), x, w.Pack());
+    const std::vector<float> good = Run(x, w.Pack());
     x[3 * kInputs + 77] = bad;
-    const std::vector<float> y = Run(kernel(), x, w.Pack());
+    const std::vector<float> y = Run(x, w.Pack());
     for (int64_t i = 0; i < kRows * kOutputs; ++i) {
       if (i / kOutputs == 3) {
         ASSERT_FALSE(std::isfinite(y[i]));
@@ -289,7 +196,7 @@ TEST_P(IntegerKernelTest, IsWithinTheRoundingBoundOfTheDequantizedProduct) {
   const IntegerMatrix w =
       RandomIntegers(Layout(kOutputs, kInputs, kGroup, false), 1);
   const std::vector<float> x = RandomValues(kRows * kInputs, 2);
-  const std::vector<float> y = Run(kernel(), x, w.Pack());
+  const std::vector<float> y = Run(x, w.Pack());
   constexpr double kBF16Error = 2.0 / 256;  // of both factors, and a little
   for (int64_t row = 0; row < kRows; ++row) {
     for (int64_t n = 0; n < kOutputs; ++n) {
@@ -317,21 +224,12 @@ TEST_P(IntegerKernelTest, IsWithinTheRoundingBoundOfTheDequantizedProduct) {
   }
 }
 
-std::string KernelName(const ::testing::TestParamInfo<size_t>& info) {
-  return MatMulKernels()[info.param].name;
-}
-
-std::vector<size_t> RowsOfIntegerWeights() {
-  std::vector<size_t> rows;
-  for (size_t i = 0; i < MatMulKernels().size(); ++i) {
-    if (IsInteger(MatMulKernels()[i].weights)) rows.push_back(i);
-  }
-  return rows;
-}
-
-INSTANTIATE_TEST_SUITE_P(Table, IntegerKernelTest,
-                         ::testing::ValuesIn(RowsOfIntegerWeights()),
-                         KernelName);
+INSTANTIATE_TEST_SUITE_P(Int8, IntegerKernelTest,
+                         ::testing::ValuesIn(VariantsOf(WeightFormat::kInt8)),
+                         VariantName);
+INSTANTIATE_TEST_SUITE_P(Int4, IntegerKernelTest,
+                         ::testing::ValuesIn(VariantsOf(WeightFormat::kInt4)),
+                         VariantName);
 
 }  // namespace
 }  // namespace nibble

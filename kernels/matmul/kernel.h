@@ -50,6 +50,9 @@ struct Panel {
   // the weights], inputs ascending. Kernels leave them out: outliers.h.
   const Outlier* outliers = nullptr;
   const int32_t* outlier_counts = nullptr;
+  // Of int8 panels for weights with minimums, [rows][groups of the weights]:
+  // scale * (sum of the values). Kernels leave the minimums out: minimums.h.
+  const float* group_sums = nullptr;
 };
 
 // One product: panel * weights^T.

@@ -1,6 +1,5 @@
 #include "kernels/matmul/outliers.h"
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -12,6 +11,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/matmul/fused-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -29,28 +29,33 @@ struct Record {
         mask(layout.format == WeightFormat::kInt4 ? 0xF : 0xFF),
         wide_scales(layout.wide_scales),
         has_zeros(layout.has_zeros()),
+        has_minimums(layout.has_minimums()),
         symmetric_zero(static_cast<float>(layout.symmetric_zero())),
         zeros(layout.zeros_offset()),
+        minimums(layout.minimums_offset()),
         codes(layout.codes_offset()) {}
 
   int chunk_shift;  // log2 of the inputs of a chunk
   uint32_t mask;    // of a code
   bool wide_scales;
   bool has_zeros;
+  bool has_minimums;
   float symmetric_zero;
-  int64_t zeros, codes;  // offsets
+  int64_t zeros, minimums, codes;  // offsets
 };
 
-HWY_INLINE hn::Vec<Floats> LoadScales(const Record& shape,
-                                      const std::byte* record, int64_t index) {
+// `numbers` are the scales or the minimums.
+HWY_INLINE hn::Vec<Floats> LoadNumbers(const Record& shape,
+                                       const std::byte* numbers,
+                                       int64_t index) {
   const Floats d;
   if (shape.wide_scales) {
-    return hn::LoadU(d, reinterpret_cast<const float*>(record) + index);
+    return hn::LoadU(d, reinterpret_cast<const float*>(numbers) + index);
   }
   const hn::Rebind<hwy::float16_t, Floats> d16;
   return hn::PromoteTo(
       d,
-      hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(record) + index));
+      hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(numbers) + index));
 }
 
 HWY_INLINE hn::Vec<Floats> LoadZeros(const Record& shape,
@@ -86,20 +91,16 @@ HWY_INLINE void AddColumn(const Record& shape, const std::byte* record,
                 hn::Set(dw, shape.mask));
     const auto code =
         hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<Floats>(), codes));
-    const auto weights =
-        hn::Mul(LoadScales(shape, record, outlier.group * kRecordOutputs + n),
-                hn::Sub(code, LoadZeros(shape, record, outlier.group, n)));
-#if HWY_NATIVE_FMA
-    const auto sum = hn::LoadU(d, sums + n);
-    hn::StoreU(hn::MulAdd(hn::Set(d, outlier.excess), weights, sum), d,
+    const int64_t index = outlier.group * kRecordOutputs + n;
+    const auto minimums =
+        shape.has_minimums ? LoadNumbers(shape, record + shape.minimums, index)
+                           : hn::Zero(d);
+    const auto weights = FusedMulAdd(
+        d, LoadNumbers(shape, record, index),
+        hn::Sub(code, LoadZeros(shape, record, outlier.group, n)), minimums);
+    const auto excess = hn::Set(d, outlier.excess);
+    hn::StoreU(FusedMulAdd(d, excess, weights, hn::LoadU(d, sums + n)), d,
                sums + n);
-#else
-    HWY_ALIGN float values[kTileOutputs];
-    hn::StoreU(weights, d, values);
-    for (int64_t i = 0; i < lanes; ++i) {
-      sums[n + i] = std::fma(outlier.excess, values[i], sums[n + i]);
-    }
-#endif
   }
 }
 

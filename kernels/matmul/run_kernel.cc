@@ -9,6 +9,7 @@
 #include "kernels/elementwise/activation.h"
 #include "kernels/matmul/activations.h"
 #include "kernels/matmul/epilogue.h"
+#include "kernels/matmul/minimums.h"
 #include "kernels/matmul/outliers.h"
 #include "kernels/matmul/panel_layout.h"
 #include "kernels/matmul/quantize_activations.h"
@@ -40,8 +41,17 @@ class Pass {
   void Run(ThreadPool& pool);
 
  private:
+  // Of the gathered x, if inputs have an order of their own, and the panel.
+  int64_t GatheredBytes() const {
+    return options_.input_order == nullptr
+               ? 0
+               : RoundUpToLine(x_.rows * x_.cols *
+                               static_cast<int64_t>(sizeof(float)));
+  }
   int64_t PanelBytes() const;
-  Panel MakePanel(std::byte* memory, ThreadPool& pool) const;
+  Panel MakePanel(std::byte* memory, ThreadPool& pool);
+  Panel MakeInt8Panel(const RowGroups& groups, std::byte* memory,
+                      ThreadPool& pool) const;
 
   // Outputs of the records of one call, and with gates those of the call's
   // gates beside one more record: `up` may begin within a record.
@@ -56,7 +66,9 @@ class Pass {
   void Multiply(const Product& product, int64_t first, int64_t end,
                 Totals totals, std::byte* scratch) const {
     kernel_.multiply(product, first, end, totals, scratch);
-    if (kernel_.panel == DType::kI8) AddOutliers(product, first, end, totals);
+    if (kernel_.panel != DType::kI8) return;
+    if (w_.layout().has_minimums()) AddMinimums(product, first, end, totals);
+    AddOutliers(product, first, end, totals);
   }
   // Adds bias and old values to the sums of outputs [first, first + count).
   void Finish(const Totals& totals, int64_t first, int64_t count) const;
@@ -69,22 +81,45 @@ class Pass {
   const MatMulKernel& kernel_;
   const PackedMatrix& w_;
   const MatMulOptions& options_;
-  const MatrixView<const float> x_;
+  MatrixView<const float> x_;  // in the weights' order once it is gathered
   const MatrixView<float> y_;
 };
 
 int64_t Pass::PanelBytes() const {
   if (kernel_.panel == DType::kI8) {
-    return QuantizedPanelBytes(x_.rows, x_.cols, w_.layout().group_size);
+    const int64_t bytes =
+        QuantizedPanelBytes(x_.rows, x_.cols, w_.layout().group_size);
+    return w_.layout().has_minimums()
+               ? bytes + GroupSumBytes(w_.layout(), x_.rows)
+               : bytes;
   }
   return nibble::PanelBytes(kernel_.panel, x_.rows, x_.cols);
 }
 
-Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) const {
+Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
+                          ThreadPool& pool) const {
+  const PackedLayout& layout = w_.layout();
+  float* group_sums = nullptr;
+  if (layout.has_minimums()) {
+    group_sums = reinterpret_cast<float*>(memory);
+    memory += GroupSumBytes(layout, x_.rows);
+  }
+  Panel panel =
+      QuantizeActivations(x_, groups, layout.group_size, memory, pool);
+  if (layout.has_minimums()) SumGroups(panel, layout, group_sums, pool);
+  panel.group_sums = group_sums;
+  return panel;
+}
+
+Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) {
+  if (options_.input_order != nullptr) {
+    x_ = GatherInputs(x_, options_.input_order,
+                      reinterpret_cast<float*>(memory), pool);
+    memory += GatheredBytes();
+  }
   const RowGroups groups(x_.rows, kernel_.max_rows);
   if (kernel_.panel == DType::kI8) {
-    return QuantizeActivations(x_, groups, w_.layout().group_size, memory,
-                               pool);
+    return MakeInt8Panel(groups, memory, pool);
   }
   const PanelFormat format = {kernel_.panel,
                               options_.activations == Activations::kBF16};
@@ -159,7 +194,7 @@ int64_t Pass::Grain(int64_t records, int threads) const {
 }
 
 void Pass::Run(ThreadPool& pool) {
-  const int64_t panel_bytes = RoundUpToLine(PanelBytes());
+  const int64_t panel_bytes = GatheredBytes() + RoundUpToLine(PanelBytes());
   const int64_t scratch_bytes =
       kernel_.scratch_bytes == nullptr
           ? 0

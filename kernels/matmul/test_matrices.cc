@@ -1,6 +1,7 @@
 #include "kernels/matmul/test_matrices.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 
@@ -87,14 +88,30 @@ float IntegerMatrix::Weight(int64_t output, int64_t input) const {
   const int zero = layout.has_zeros()
                        ? zeros[group]
                        : static_cast<int>(layout.symmetric_zero());
-  return scales[group] *
-         static_cast<float>(codes[output * layout.inputs + input] - zero);
+  const float steps =
+      static_cast<float>(codes[output * layout.inputs + input] - zero);
+  return layout.has_minimums() ? std::fma(scales[group], steps, minimums[group])
+                               : scales[group] * steps;
 }
 
 PackedMatrix IntegerMatrix::Pack() const {
   AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
-  PackCodes(layout, 0, layout.outputs, {codes, scales, zeros}, memory.data());
+  PackCodes(layout, 0, layout.outputs, {codes, scales, zeros, minimums},
+            memory.data());
   return PackedMatrix::Own(layout, std::move(memory));
+}
+
+PackedLayout LayoutWithMinimums(int64_t outputs, int64_t inputs,
+                                int64_t group_size, bool wide_scales) {
+  PackedLayout layout;
+  layout.format = WeightFormat::kInt4;
+  layout.outputs = outputs;
+  layout.inputs = inputs;
+  layout.group_size = group_size;
+  layout.symmetric = false;
+  layout.wide_scales = wide_scales;
+  layout.minimums = true;
+  return *PackedLayout::Checked(layout);
 }
 
 IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
@@ -106,13 +123,18 @@ IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
   const uint32_t levels = layout.format == WeightFormat::kInt8 ? 256 : 16;
   for (uint8_t& code : m.codes) code = generator() % levels;
   std::normal_distribution<float> normal;
-  for (float& scale : m.scales) {
-    scale = 0.01f * normal(generator);
-    if (!layout.wide_scales) scale = ToFloat(ToF16(scale));
-  }
+  const auto number = [&](float deviation) {
+    const float value = deviation * normal(generator);
+    return layout.wide_scales ? value : ToFloat(ToF16(value));
+  };
+  for (float& scale : m.scales) scale = number(0.01f);
   if (layout.has_zeros()) {
     m.zeros.resize(m.scales.size());
     for (uint8_t& zero : m.zeros) zero = generator() % 16;
+  }
+  if (layout.has_minimums()) {
+    m.minimums.resize(m.scales.size());
+    for (float& minimum : m.minimums) minimum = number(0.08f);
   }
   return m;
 }

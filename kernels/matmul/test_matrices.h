@@ -44,16 +44,22 @@ PackedMatrix Pack(const std::vector<float>& weights, int64_t outputs,
 // Integer weights as they are before packing.
 struct IntegerMatrix {
   PackedLayout layout;
-  std::vector<uint8_t> codes;  // [outputs, inputs]
-  std::vector<float> scales;   // [outputs, groups]
-  std::vector<uint8_t> zeros;  // [outputs, groups] or empty
+  std::vector<uint8_t> codes;   // [outputs, inputs]
+  std::vector<float> scales;    // [outputs, groups]
+  std::vector<uint8_t> zeros;   // [outputs, groups] or empty
+  std::vector<float> minimums;  // [outputs, groups] or empty
 
-  // scale * (code - zero).
+  // scale * (code - zero), or scale * code + minimum.
   float Weight(int64_t output, int64_t input) const;
   PackedMatrix Pack() const;
 };
 
-// Random codes over their whole range, scales of both signs, zero points.
+// A kInt4 layout with minimums.
+PackedLayout LayoutWithMinimums(int64_t outputs, int64_t inputs,
+                                int64_t group_size, bool wide_scales = false);
+
+// Random codes over their whole range, scales of both signs, zero points or
+// minimums of both signs.
 IntegerMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed);
 
 // gamma(256 + K / 256) of matmul.h: the bound on the relative error of a sum.
