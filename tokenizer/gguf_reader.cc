@@ -10,32 +10,13 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tokenizer/gguf_pre.h"
 #include "tokenizer/scored_vocabulary.h"
 
 namespace nibble {
 namespace {
 
 constexpr int64_t kUnset = 0xFFFFFFFF;
-
-// tokenizer.ggml.pre.
-struct Pre {
-  absl::string_view name;
-  PreTokenizerKind kind;
-  bool nfc = false;            // the model's tokenizer.json normalizes
-  bool ignore_merges = false;  // and keeps whole words
-  bool adds_bos = false;       // unless add_bos_token says otherwise
-};
-
-constexpr Pre kPres[] = {
-    {"default", PreTokenizerKind::kGpt2},
-    {"gpt-2", PreTokenizerKind::kGpt2},
-    {"mpt", PreTokenizerKind::kGpt2, /*nfc=*/true},
-    {"falcon", PreTokenizerKind::kFalcon},
-    {"llama-bpe", PreTokenizerKind::kLlama3, /*nfc=*/false,
-     /*ignore_merges=*/true, /*adds_bos=*/true},
-    {"qwen2", PreTokenizerKind::kQwen2, /*nfc=*/true},
-    {"smollm", PreTokenizerKind::kDigitsGpt2},
-};
 
 absl::Status SetId(absl::string_view key, const std::optional<int64_t>& value,
                    std::optional<int32_t>* id) {
@@ -112,9 +93,9 @@ absl::Status SetUpBytePairs(const GgufVocabulary& v, TokenizerSpec* spec,
                             bool* adds_bos) {
   const absl::string_view name =
       v.pre.empty() ? absl::string_view("default") : v.pre;
-  const Pre* pre = nullptr;
+  const GgufPre* pre = nullptr;
   std::string supported;
-  for (const Pre& known : kPres) {
+  for (const GgufPre& known : kGgufPres) {
     if (known.name == name) pre = &known;
     absl::StrAppend(&supported, supported.empty() ? "" : ", ", known.name);
   }

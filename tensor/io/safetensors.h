@@ -39,9 +39,6 @@
 
 namespace nibble {
 
-// The largest header that is read, as in the format's own implementation.
-inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
-
 // One file.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
     const std::string& path);

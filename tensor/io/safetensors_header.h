@@ -20,6 +20,9 @@
 
 namespace nibble {
 
+// The largest header that is read, as in the format's own implementation.
+inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
+
 struct SafetensorsEntry {
   std::string name;
   std::string dtype;           // As written: "F32", "BF16", ...

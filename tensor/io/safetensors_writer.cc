@@ -1,15 +1,16 @@
-// WriteSafetensors.
-#include <algorithm>
+#include "tensor/io/safetensors_writer.h"
+
 #include <cstring>
 #include <set>
-#include <vector>
 
+#include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
-#include "tensor/io/atomic_file.h"
 #include "tensor/io/error_text.h"
-#include "tensor/io/safetensors.h"
+#include "tensor/io/safetensors_header.h"
 #include "tensor/io/utf8.h"
+#include "tensor/view.h"
 
 namespace nibble {
 namespace {
@@ -56,9 +57,9 @@ absl::StatusOr<std::string> JsonString(absl::string_view what,
   return nlohmann::json(text).dump();
 }
 
-absl::Status CheckTensors(absl::Span<const NamedTensor> tensors) {
+absl::Status CheckTensors(absl::Span<const SafetensorsPlan> tensors) {
   std::set<absl::string_view> names;
-  for (const NamedTensor& tensor : tensors) {
+  for (const SafetensorsPlan& tensor : tensors) {
     const auto error = [&](auto... what) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor ", QuoteForMessage(tensor.name), " ", what...));
@@ -67,38 +68,21 @@ absl::Status CheckTensors(absl::Span<const NamedTensor> tensors) {
       return error("bears the name of the format's metadata");
     }
     if (!names.insert(tensor.name).second) return error("is given twice");
-    if (FormatName(tensor.view.dtype) == nullptr) {
-      return error("has dtype ", DTypeName(tensor.view.dtype),
+    if (FormatName(tensor.dtype) == nullptr) {
+      return error("has dtype ", DTypeName(tensor.dtype),
                    ", which safetensors lacks");
     }
     const absl::StatusOr<int64_t> bytes =
-        TensorBytes(tensor.view.dtype, tensor.view.shape);
+        TensorBytes(tensor.dtype, tensor.shape);
     if (!bytes.ok()) return bytes.status();
-    if (static_cast<size_t>(*bytes) != tensor.view.bytes) {
-      return error("has ", tensor.view.bytes, " bytes where its shape needs ",
-                   *bytes);
-    }
   }
   return absl::OkStatus();
 }
 
-// Largest alignment first, so that no tensor needs a gap before it.
-std::vector<const NamedTensor*> OrderForFile(
-    absl::Span<const NamedTensor> tensors) {
-  std::vector<const NamedTensor*> order;
-  order.reserve(tensors.size());
-  for (const NamedTensor& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(),
-                   [](const NamedTensor* a, const NamedTensor* b) {
-                     return DTypeAlignment(a->view.dtype) >
-                            DTypeAlignment(b->view.dtype);
-                   });
-  return order;
-}
-
+// Sets `bytes` to those of all tensors.
 absl::StatusOr<std::string> HeaderJson(
-    const std::vector<const NamedTensor*>& order,
-    const std::map<std::string, std::string>& metadata) {
+    absl::Span<const SafetensorsPlan> tensors,
+    const std::map<std::string, std::string>& metadata, int64_t* bytes) {
   // Written by hand: the order of the tensors is the order of the data.
   std::string json = "{";
   const char* comma = "";
@@ -115,15 +99,16 @@ absl::StatusOr<std::string> HeaderJson(
     absl::StrAppend(&json, "}");
     comma = ",";
   }
-  size_t offset = 0;
-  for (const NamedTensor* tensor : order) {
-    absl::StatusOr<std::string> name = JsonString("tensor name", tensor->name);
+  *bytes = 0;
+  for (const SafetensorsPlan& tensor : tensors) {
+    absl::StatusOr<std::string> name = JsonString("tensor name", tensor.name);
     if (!name.ok()) return name.status();
-    absl::StrAppend(
-        &json, comma, *name, ":{\"dtype\":\"", FormatName(tensor->view.dtype),
-        "\",\"shape\":", tensor->view.shape.ToString(), ",\"data_offsets\":[",
-        offset, ",", offset + tensor->view.bytes, "]}");
-    offset += tensor->view.bytes;
+    const int64_t begin = *bytes;
+    *bytes += *TensorBytes(tensor.dtype, tensor.shape);
+    absl::StrAppend(&json, comma, *name, ":{\"dtype\":\"",
+                    FormatName(tensor.dtype),
+                    "\",\"shape\":", tensor.shape.ToString(),
+                    ",\"data_offsets\":[", begin, ",", *bytes, "]}");
     comma = ",";
   }
   json += "}";
@@ -134,16 +119,16 @@ absl::StatusOr<std::string> HeaderJson(
 
 }  // namespace
 
-absl::Status WriteSafetensors(
-    const std::string& path, absl::Span<const NamedTensor> tensors,
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
+    const std::string& path, absl::Span<const SafetensorsPlan> tensors,
     const std::map<std::string, std::string>& metadata) {
   const auto in_file = [&](const absl::Status& status) {
     return absl::Status(status.code(), absl::StrCat("cannot write ", path, ": ",
                                                     status.message()));
   };
   if (absl::Status s = CheckTensors(tensors); !s.ok()) return in_file(s);
-  const std::vector<const NamedTensor*> order = OrderForFile(tensors);
-  absl::StatusOr<std::string> json = HeaderJson(order, metadata);
+  int64_t bytes = 0;
+  absl::StatusOr<std::string> json = HeaderJson(tensors, metadata, &bytes);
   if (!json.ok()) return in_file(json.status());
   if (json->size() > static_cast<size_t>(kMaxSafetensorsHeaderBytes)) {
     return in_file(absl::InvalidArgumentError(
@@ -158,12 +143,19 @@ absl::Status WriteSafetensors(
   absl::Status status =
       file->Append(absl::string_view(length_bytes, sizeof(length_bytes)));
   if (status.ok()) status = file->Append(*json);
-  for (const NamedTensor* tensor : order) {
-    if (!status.ok()) break;
-    status = file->Append(
-        absl::MakeConstSpan(tensor->view.data, tensor->view.bytes));
-  }
-  return status.ok() ? file->Commit() : status;
+  if (!status.ok()) return status;
+  return SafetensorsWriter(*std::move(file), bytes);
+}
+
+absl::Status SafetensorsWriter::Append(absl::Span<const std::byte> bytes) {
+  missing_ -= static_cast<int64_t>(bytes.size());
+  CHECK_GE(missing_, 0) << "more bytes than planned";
+  return file_.Append(bytes);
+}
+
+absl::Status SafetensorsWriter::Commit() {
+  CHECK_EQ(missing_, 0) << "fewer bytes than planned";
+  return file_.Commit();
 }
 
 }  // namespace nibble
