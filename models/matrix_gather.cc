@@ -1,6 +1,6 @@
 #include "models/matrix_gather.h"
 
-#include <atomic>
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +11,9 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/convert/convert.h"
+#include "kernels/shared_status.h"
+#include "models/coded_values.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/dtype.h"
 #include "tensor/shape.h"
 
@@ -20,6 +23,10 @@ namespace {
 // Halfway from bf16's largest value to the next power of two: from here on
 // rounding to nearest gives infinity.
 constexpr float kBF16Overflow = 0x1.FFp127f;
+
+// Rows that a thread reads at once: some formats store neighbouring rows side
+// by side (GPTQ: 16 in a cache line).
+constexpr int64_t kCodedRows = 32;
 
 bool RoundsToFiniteBF16(absl::Span<const float> values) {
   return absl::c_all_of(
@@ -31,18 +38,16 @@ absl::Status NotFinite() {
       "holds a value that is not a finite number; the file is damaged");
 }
 
-// Writes the rows as `dtype`, which is theirs or kF32; returns what follows.
-absl::StatusOr<std::byte*> AppendRows(const TensorView& view,
-                                      const RowRange& range, DType dtype,
-                                      std::byte* out) {
+// Writes the rows as `dtype`, which is theirs or kF32.
+absl::Status CopyRows(const TensorView& view, const RowRange& range,
+                      DType dtype, std::byte* out) {
   if (view.dtype == dtype) {
     const size_t row_bytes =
         view.bytes / static_cast<size_t>(view.shape.dim(0));
-    const size_t bytes = row_bytes * static_cast<size_t>(range.rows);
     std::memcpy(out,
                 view.data + row_bytes * static_cast<size_t>(range.first_row),
-                bytes);
-    return out + bytes;
+                row_bytes * static_cast<size_t>(range.rows));
+    return absl::OkStatus();
   }
   const size_t inputs = static_cast<size_t>(view.shape.dim(1));
   float* values = reinterpret_cast<float*>(out);
@@ -52,7 +57,7 @@ absl::StatusOr<std::byte*> AppendRows(const TensorView& view,
     if (!converted.ok()) return converted;
     values += inputs;
   }
-  return reinterpret_cast<std::byte*>(values);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -64,64 +69,110 @@ absl::Status MatrixGather::Error(const std::string& tensor,
                                    status.message()));
 }
 
+// Where the rows of a range come from: dense bytes, or else codes.
+struct MatrixGather::Source {
+  TensorView view;                     // data is null if there are codes alone
+  const CodedMatrix* codes = nullptr;  // null if there are dense bytes
+};
+
+absl::Status MatrixGather::CheckValues(absl::Span<const float> values,
+                                       DType stored) const {
+  if (!AllFinite(values)) return NotFinite();
+  // Of dense types, only f32 reaches beyond bf16's largest value.
+  if (range_ == Range::kBF16 && stored == DType::kF32 &&
+      !RoundsToFiniteBF16(values)) {
+    return absl::OutOfRangeError(
+        "holds a value beyond bf16's range; hold the weights in f32");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TensorView> MatrixGather::Stored(const std::string& name) {
   const absl::StatusOr<TensorView> view = tensors_.Find(name);
   if (!view.ok() || checked_.contains(name)) return view;
-  // Of what files hold, only f32 reaches beyond bf16's largest value.
-  const bool may_round_up =
-      range_ == Range::kBF16 && view->dtype == DType::kF32;
-  std::atomic<bool> finite(true);
-  std::atomic<bool> in_range(true);
+  SharedStatus status;
   pool_.ParallelFor(view->shape.dim(0), [&](int64_t begin, int64_t end, int) {
     Array<float> values(static_cast<size_t>(view->shape.dim(1)));
     for (int64_t row = begin; row < end; ++row) {
-      const bool good = ConvertRowToF32(*view, row, values.span()).ok() &&
-                        AllFinite(values.span());
-      if (!good) finite.store(false, std::memory_order_relaxed);
-      if (may_round_up && !RoundsToFiniteBF16(values.span())) {
-        in_range.store(false, std::memory_order_relaxed);
-      }
+      status.Update(ConvertRowToF32(*view, row, values.span()));
+      status.Update(CheckValues(values.span(), view->dtype));
     }
   });
-  if (!finite.load()) return Error(name, NotFinite());
-  if (!in_range.load()) {
-    return Error(name, absl::OutOfRangeError("holds a value beyond bf16's "
-                                             "range; hold the weights in f32"));
-  }
+  if (!status.Get().ok()) return Error(name, status.Get());
   checked_.insert(name);
   return view;
 }
 
+absl::StatusOr<MatrixGather::Source> MatrixGather::Open(const RowRange& range) {
+  Source source;
+  const absl::StatusOr<TensorView> view = Stored(range.tensor);
+  if (view.ok()) {
+    source.view = *view;
+    return source;
+  }
+  source.codes = tensors_.FindCoded(range.tensor);
+  if (source.codes == nullptr || !absl::IsUnimplemented(view.status())) {
+    return view.status();
+  }
+  const CodedForm& form = source.codes->form();
+  source.view = {DType::kF32, Shape({form.outputs, form.inputs}), nullptr, 0};
+  return source;
+}
+
+absl::Status MatrixGather::ReadCodes(const Source& source,
+                                     const RowRange& range, float* out) const {
+  const int64_t inputs = source.view.shape.dim(1);
+  const int64_t blocks = (range.rows + kCodedRows - 1) / kCodedRows;
+  SharedStatus status;
+  pool_.ParallelFor(blocks, [&](int64_t begin, int64_t end, int) {
+    CodedReader reader(*source.codes);
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kCodedRows;
+      const int64_t rows = std::min(kCodedRows, range.rows - first);
+      const absl::Span<float> values = absl::MakeSpan(
+          out + first * inputs, static_cast<size_t>(rows * inputs));
+      reader.Read(range.first_row + first, rows, values);
+      status.Update(CheckValues(values, DType::kF32));
+    }
+  });
+  return status.Get();
+}
+
 absl::StatusOr<GatheredMatrix> MatrixGather::Matrix(
     absl::Span<const RowRange> rows) {
-  std::vector<TensorView> views;
+  std::vector<Source> sources;
   int64_t outputs = 0;
   bool same_dtype = true;
   for (const RowRange& range : rows) {
-    absl::StatusOr<TensorView> view = Stored(range.tensor);
-    if (!view.ok()) return view.status();
-    views.push_back(*view);
+    absl::StatusOr<Source> source = Open(range);
+    if (!source.ok()) return source.status();
+    sources.push_back(*source);
     outputs += range.rows;
-    same_dtype &= view->dtype == views[0].dtype;
+    same_dtype &= source->view.dtype == sources[0].view.dtype;
   }
   GatheredMatrix result;
-  if (rows.size() == 1 && outputs == views[0].shape.dim(0)) {
-    result.view = views[0];
+  const TensorView& first = sources[0].view;
+  if (rows.size() == 1 && first.data != nullptr &&
+      outputs == first.shape.dim(0)) {
+    result.view = first;
     return result;
   }
-  const DType dtype = same_dtype ? views[0].dtype : DType::kF32;
-  const Shape shape = {outputs, views[0].shape.dim(1)};
+  const DType dtype = same_dtype ? first.dtype : DType::kF32;
+  const Shape shape = {outputs, first.shape.dim(1)};
   const absl::StatusOr<int64_t> bytes = TensorBytes(dtype, shape);
   if (!bytes.ok()) return Error(rows[0].tensor, bytes.status());
   result.memory = AlignedBuffer(static_cast<size_t>(*bytes));
   result.view = TensorView{dtype, shape, result.memory.data(),
                            static_cast<size_t>(*bytes)};
   std::byte* next = result.memory.data();
+  const int64_t row_bytes = *bytes / outputs;
   for (size_t i = 0; i < rows.size(); ++i) {
-    const absl::StatusOr<std::byte*> end =
-        AppendRows(views[i], rows[i], dtype, next);
-    if (!end.ok()) return Error(rows[i].tensor, end.status());
-    next = *end;
+    const absl::Status read =
+        sources[i].codes != nullptr
+            ? ReadCodes(sources[i], rows[i], reinterpret_cast<float*>(next))
+            : CopyRows(sources[i].view, rows[i], dtype, next);
+    if (!read.ok()) return Error(rows[i].tensor, read);
+    next += rows[i].rows * row_bytes;
   }
   return result;
 }

@@ -10,6 +10,9 @@
 // A NaN or an infinity, in a value or in the scale of a block, would silently
 // spoil every text. Each stored tensor is checked once per MatrixGather.
 //
+// A tensor that is there as codes alone (tensor/coded_matrix.h) is read as the
+// floats that they stand for, exactly.
+//
 // The tensors' names and shapes must have passed CheckTensors.
 #ifndef NIBBLE_MODELS_MATRIX_GATHER_H_
 #define NIBBLE_MODELS_MATRIX_GATHER_H_
@@ -24,6 +27,7 @@
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
 #include "tensor/buffer.h"
+#include "tensor/dtype.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/view.h"
 
@@ -44,13 +48,14 @@ class MatrixGather {
                Range range = Range::kF32)
       : tensors_(tensors), pool_(pool), range_(range) {}
 
-  // The rows, one range below the other: in place when they are a whole tensor,
-  // in their stored form when all have one dtype, else as floats.
+  // The rows, one range below the other: in place when they are a whole tensor
+  // with dense bytes, in their stored form when all have one dtype, else as
+  // floats.
   // InvalidArgument: a value is NaN or infinite. OutOfRange: it would round to
   // infinity in bf16, with Range::kBF16.
   absl::StatusOr<GatheredMatrix> Matrix(absl::Span<const RowRange> rows);
 
-  // A whole stored matrix, in place.
+  // A whole matrix with dense bytes, in place.
   absl::StatusOr<TensorView> Stored(const std::string& name);
 
   // A stored tensor of one dimension as floats; an empty name gives none.
@@ -64,6 +69,15 @@ class MatrixGather {
                      const absl::Status& status) const;
 
  private:
+  struct Source;  // of one range
+
+  absl::StatusOr<Source> Open(const RowRange& range);
+  absl::Status ReadCodes(const Source& source, const RowRange& range,
+                         float* out) const;
+  // OK when all values, stored as a dtype, are finite and in range_. The error
+  // does not name the tensor.
+  absl::Status CheckValues(absl::Span<const float> values, DType stored) const;
+
   const TensorSource& tensors_;
   ThreadPool& pool_;
   const Range range_;

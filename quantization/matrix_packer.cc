@@ -9,15 +9,14 @@
 #include <vector>
 
 #include "absl/algorithm/container.h"
-#include "absl/base/thread_annotations.h"
 #include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "kernels/convert/convert.h"
 #include "kernels/matmul/pack_codes.h"
 #include "kernels/matmul/packed_matrix.h"
+#include "kernels/shared_status.h"
 #include "kernels/thread_pool.h"
 #include "quantization/matrix_rows.h"
 #include "quantization/round_to_nearest.h"
@@ -69,23 +68,6 @@ RowSurvey SurveyFloats(absl::Span<const float> row) {
       row, [](float value) { return std::abs(value) < kBF16Overflow; });
   return survey;
 }
-
-// The first error of several threads.
-class SharedStatus {
- public:
-  void Update(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    status_.Update(status);
-  }
-  absl::Status Get() {
-    absl::MutexLock lock(&mutex_);
-    return status_;
-  }
-
- private:
-  absl::Mutex mutex_;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-};
 
 // Hands blocks of bytes to a sink on a thread of its own, while the next block
 // is made in the other of two buffers. Copying into the page cache takes about
