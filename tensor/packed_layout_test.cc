@@ -59,6 +59,66 @@ TEST(PackedLayout, Int4RecordsHoldScalesZerosAndCodes) {
   EXPECT_EQ(wide.codes_offset(), 4 * 128);
 }
 
+// An INT4 layout with minimums, unchecked.
+PackedLayout WithMinimums(int64_t outputs, int64_t inputs, int64_t group_size,
+                          bool wide_scales = false) {
+  PackedLayout layout;
+  layout.format = WeightFormat::kInt4;
+  layout.outputs = outputs;
+  layout.inputs = inputs;
+  layout.group_size = group_size;
+  layout.symmetric = false;
+  layout.wide_scales = wide_scales;
+  layout.minimums = true;
+  return layout;
+}
+
+TEST(PackedLayout, MinimumsTakeAsMuchAsScales) {
+  for (const bool wide : {false, true}) {
+    const PackedLayout layout =
+        *PackedLayout::Checked(WithMinimums(33, 320, 64, wide));
+    const int64_t line = wide ? 128 : 64;
+    EXPECT_EQ(layout.minimums_offset(), 5 * line);
+    EXPECT_EQ(layout.codes_offset(), 10 * line);
+    EXPECT_EQ(layout.record_bytes(), 10 * line + 320 / 8 * 128);
+    EXPECT_TRUE(layout.has_minimums());
+    EXPECT_FALSE(layout.has_zeros());
+    EXPECT_EQ(layout.symmetric_zero(), 0);
+    PackedLayout zeros = layout;
+    zeros.minimums = false;
+    EXPECT_FALSE(zeros == layout);
+    EXPECT_TRUE(zeros.has_zeros());
+  }
+}
+
+TEST(PackedLayout, MinimumsWithGroupsAsLongAsTheRowAreOneGroup) {
+  const auto layout = PackedLayout::Checked(WithMinimums(32, 100, 128));
+  ASSERT_TRUE(layout.ok());
+  EXPECT_EQ(layout->group_size, 100);
+}
+
+TEST(PackedLayout, RefusesMinimumsOfOtherFormatsAndSymmetricOnes) {
+  const auto refusal = [](const PackedLayout& wanted) {
+    const absl::Status status = PackedLayout::Checked(wanted).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  PackedLayout layout = WithMinimums(32, 128, 32);
+  layout.symmetric = true;
+  EXPECT_THAT(refusal(layout), HasSubstr("not symmetric"));
+  layout.format = WeightFormat::kInt8;
+  EXPECT_THAT(refusal(layout), HasSubstr("not symmetric"));
+  layout.symmetric = false;
+  EXPECT_THAT(refusal(layout), HasSubstr("symmetric only"));
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    layout = PackedLayout{format, 32, 128};
+    layout.minimums = true;
+    EXPECT_THAT(refusal(layout), HasSubstr("no groups"));
+  }
+  EXPECT_THAT(refusal(WithMinimums(32, 128, 33)), HasSubstr("size 33"));
+  EXPECT_THAT(refusal(WithMinimums(0, 128, 32)), HasSubstr("0 outputs"));
+}
+
 TEST(PackedLayout, Int8ChunksHoldFourInputs) {
   const PackedLayout layout = Layout(WeightFormat::kInt8, 32, 130, 64);
   EXPECT_EQ(layout.groups(), 3);

@@ -15,6 +15,8 @@
 #include <chrono>  // NOLINT: wall time is what is measured
 #include <cstdint>
 #include <cstring>
+#include <numeric>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,7 +98,7 @@ Array<float> Values(int64_t count) {
   return values;
 }
 
-// Random codes with scales of 1/64 and, if asymmetric, zero points of 7.
+// Random codes with scales of 1/64 and zero points of 7 or minimums of 1/64.
 PackedMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
   const int64_t size = layout.bytes();
   AlignedBuffer memory(static_cast<size_t>(size));
@@ -112,8 +114,12 @@ PackedMatrix RandomIntegers(const PackedLayout& layout, uint32_t seed) {
     for (int64_t i = 0; i < layout.groups() * layout.record_outputs(); ++i) {
       std::memcpy(at + i * sizeof(scale), &scale, sizeof(scale));
     }
-    std::memset(at + layout.zeros_offset(), 0x77,
-                layout.codes_offset() - layout.zeros_offset());
+    if (layout.has_minimums()) {
+      std::memcpy(at + layout.minimums_offset(), at, layout.minimums_offset());
+    } else {
+      std::memset(at + layout.zeros_offset(), 0x77,
+                  layout.codes_offset() - layout.zeros_offset());
+    }
   }
   return PackedMatrix::Own(layout, std::move(memory));
 }
@@ -151,11 +157,32 @@ void Report(benchmark::State& state, const Case& c, double bytes,
   state.counters["peak_GMAC/s"] = peak_rate / 1e9;
 }
 
-// Groups of integer weights.
+// Groups of integer weights, and whether inputs have an order of their own.
 struct Groups {
   int64_t size;
-  bool symmetric;
+  enum Offset { kSymmetric, kZeros, kMinimums } offset;
+  bool ordered = false;
 };
+
+PackedLayout LayoutOf(const MatMulKernel& kernel, const Case& c,
+                      const Groups& groups) {
+  PackedLayout layout;
+  layout.format = kernel.weights;
+  layout.outputs = c.outputs;
+  layout.inputs = c.inputs;
+  layout.group_size = groups.size;
+  layout.symmetric = groups.offset == Groups::kSymmetric;
+  layout.minimums = groups.offset == Groups::kMinimums;
+  return *PackedLayout::Checked(layout);
+}
+
+// A permutation without a pattern that prefetchers could follow.
+Array<int32_t> ShuffledInputs(int64_t inputs) {
+  Array<int32_t> order(inputs);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::minstd_rand(1));
+  return order;
+}
 
 MultiplyKind KindOf(const MatMulKernel& kernel) {
   switch (kernel.panel) {
@@ -179,14 +206,14 @@ void RunCase(benchmark::State& state, const MatMulKernel& kernel, const Case& c,
   CHECK_OK(LimitIsa(kernel.isa));
   ThreadPool pool(threads);
   const std::vector<PackedMatrix> weights =
-      IsInteger(kernel.weights)
-          ? CopiesOf(*PackedLayout::Create(kernel.weights, c.outputs, c.inputs,
-                                           groups.size, groups.symmetric))
-          : PackCopies(c, kernel.weights, pool);
+      IsInteger(kernel.weights) ? CopiesOf(LayoutOf(kernel, c, groups))
+                                : PackCopies(c, kernel.weights, pool);
   const Array<float> x = Values(c.rows * c.inputs);
   Array<float> y(c.rows * c.outputs);
+  const Array<int32_t> order = ShuffledInputs(c.inputs);
   MatMulOptions options;
   options.activations = ActivationsOf(kernel);
+  if (groups.ordered) options.input_order = order.data();
   const MultiplyKind kind = KindOf(kernel);
   MemoryReader reader(std::min(weights[0].bytes(), kReadBytes));
   // About a millisecond: shorter than a time slice of the scheduler.
@@ -253,18 +280,24 @@ void RegisterPacking() {
 // What a kernel is measured with: float weights have no groups, and integers
 // that are decoded to floats cost the same with any.
 std::vector<Groups> GroupsOf(const MatMulKernel& kernel) {
-  if (!IsInteger(kernel.weights)) return {{0, true}};
-  if (kernel.panel != DType::kI8) return {{128, true}};
-  if (kernel.weights == WeightFormat::kInt8) return {{128, true}, {32, true}};
-  return {{128, true}, {128, false}, {32, true}, {32, false}};
+  constexpr auto kSymmetric = Groups::kSymmetric, kZeros = Groups::kZeros,
+                 kMinimums = Groups::kMinimums;
+  if (!IsInteger(kernel.weights)) return {{0, kSymmetric}};
+  if (kernel.panel != DType::kI8) return {{128, kSymmetric}};
+  if (kernel.weights == WeightFormat::kInt8) {
+    return {{128, kSymmetric}, {32, kSymmetric}};
+  }
+  return {{128, kSymmetric}, {128, kZeros}, {128, kZeros, true},
+          {32, kSymmetric},  {32, kZeros},  {32, kMinimums}};
 }
 
 void RegisterCase(const MatMulKernel& kernel, const Case& c,
                   const Groups& groups, int threads) {
   std::string name = kernel.name;
   if (groups.size != 0) {
-    absl::StrAppend(&name, "/g:", groups.size,
-                    groups.symmetric ? "/sym" : "/asym");
+    constexpr const char* kOffsets[] = {"/sym", "/asym", "/min"};
+    absl::StrAppend(&name, "/g:", groups.size, kOffsets[groups.offset],
+                    groups.ordered ? "/ordered" : "");
   }
   absl::StrAppend(&name, "/rows:", c.rows, "/inputs:", c.inputs,
                   "/outputs:", c.outputs, "/threads:", threads);

@@ -34,6 +34,9 @@ std::vector<PackedLayout> Layouts() {
   layouts.push_back(*PackedLayout::Create(WeightFormat::kInt4, kOutputs,
                                           kInputs, kGroup,
                                           /*symmetric=*/false));
+  for (const bool wide : {false, true}) {
+    layouts.push_back(LayoutWithMinimums(kOutputs, kInputs, kGroup, wide));
+  }
   return layouts;
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/matmul/pack_codes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -68,6 +69,39 @@ TEST(PackCodes, LaysOutInt8WithWideScales) {
   }
 }
 
+TEST(PackCodes, LaysOutMinimumsBehindTheScales) {
+  for (const bool wide : {false, true}) {
+    const PackedLayout layout = LayoutWithMinimums(40, 72, 32, wide);
+    const IntegerMatrix m = RandomIntegers(layout, 1);
+    const PackedMatrix w = m.Pack();
+    for (int64_t i = 0; i < 40 * 3; ++i) {
+      const int64_t n = i / 3, g = i % 3;
+      const std::byte* at = w.data() + n / 32 * layout.record_bytes() +
+                            (3 * 32 + g * 32 + n % 32) * (wide ? 4 : 2);
+      F16 narrow;
+      std::memcpy(&narrow, at, sizeof(narrow));
+      float minimum;
+      std::memcpy(&minimum, at, wide ? sizeof(minimum) : 0);
+      EXPECT_EQ(wide ? minimum : ToFloat(narrow), m.minimums[i]);
+    }
+    for (int64_t k = 0; k < 72; ++k) {
+      const uint8_t byte =
+          ByteAt(w, layout.codes_offset() + k / 8 * 128 + 64 + k % 4);
+      EXPECT_EQ(k % 8 < 4 ? byte & 15 : byte >> 4, m.codes[16 * 72 + k]);
+    }
+  }
+}
+
+TEST(PackCodes, CodesBeyondTheInputsAreZeroWithMinimums) {
+  const PackedLayout layout = LayoutWithMinimums(32, 3, 3);
+  const PackedMatrix w = RandomIntegers(layout, 1).Pack();
+  for (int64_t n = 0; n < 32; ++n) {
+    const int64_t at = layout.codes_offset() + n / 16 * 64 + 4 * (n % 16);
+    EXPECT_EQ(ByteAt(w, at + 3), 0);  // k = 3 and 7
+    EXPECT_EQ(ByteAt(w, at) >> 4, 0);
+  }
+}
+
 TEST(PackCodes, CodesBeyondTheInputsAreTheZeroPoint) {
   for (bool symmetric : {true, false}) {
     const PackedLayout layout =
@@ -103,21 +137,28 @@ TEST(PackCodes, OutputsBeyondTheMatrixAreZeros) {
 }
 
 TEST(PackCodes, SlabsGiveTheMatrix) {
-  const PackedLayout layout = *PackedLayout::Create(
-      WeightFormat::kInt4, 100, 96, 32, /*symmetric=*/false);
-  const IntegerMatrix m = RandomIntegers(layout, 1);
-  const PackedMatrix whole = m.Pack();
-  AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
-  const CodedRows all = {m.codes, m.scales, m.zeros};
-  for (int64_t first = 0; first < 100; first += 64) {
-    const int64_t rows = std::min<int64_t>(64, 100 - first);
-    PackCodes(layout, first, rows,
-              {all.codes.subspan(first * 96, rows * 96),
-               all.scales.subspan(first * 3, rows * 3),
-               all.zeros.subspan(first * 3, rows * 3)},
-              memory.data());
+  for (const PackedLayout& layout :
+       {*PackedLayout::Create(WeightFormat::kInt4, 100, 96, 32,
+                              /*symmetric=*/false),
+        LayoutWithMinimums(100, 96, 32)}) {
+    const IntegerMatrix m = RandomIntegers(layout, 1);
+    const PackedMatrix whole = m.Pack();
+    AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
+    const CodedRows all = {m.codes, m.scales, m.zeros, m.minimums};
+    for (int64_t first = 0; first < 100; first += 64) {
+      const int64_t rows = std::min<int64_t>(64, 100 - first);
+      CodedRows slab = {all.codes.subspan(first * 96, rows * 96),
+                        all.scales.subspan(first * 3, rows * 3),
+                        {}};
+      if (layout.has_zeros()) {
+        slab.zeros = all.zeros.subspan(first * 3, rows * 3);
+      } else {
+        slab.minimums = all.minimums.subspan(first * 3, rows * 3);
+      }
+      PackCodes(layout, first, rows, slab, memory.data());
+    }
+    EXPECT_EQ(std::memcmp(memory.data(), whole.data(), whole.bytes()), 0);
   }
-  EXPECT_EQ(std::memcmp(memory.data(), whole.data(), whole.bytes()), 0);
 }
 
 TEST(DequantizeRow, ReadsEveryIntegerExactly) {
@@ -135,6 +176,25 @@ TEST(DequantizeRow, ReadsEveryIntegerExactly) {
           for (int64_t k = 0; k < inputs; ++k) {
             ASSERT_EQ(row[k], m.Weight(n, k)) << n << " " << k;
           }
+        }
+      }
+    }
+  }
+}
+
+TEST(DequantizeRow, RoundsCodesWithMinimumsOnce) {
+  for (const bool wide : {false, true}) {
+    for (int64_t inputs : {1, 9, 64, 130}) {
+      const IntegerMatrix m =
+          RandomIntegers(LayoutWithMinimums(37, inputs, 64, wide), 1);
+      const PackedMatrix w = m.Pack();
+      std::vector<float> row(static_cast<size_t>(inputs));
+      for (int64_t n = 0; n < 37; ++n) {
+        DequantizeRow(w, n, absl::MakeSpan(row));
+        for (int64_t k = 0; k < inputs; ++k) {
+          const int64_t group = n * m.layout.groups() + k / 64;
+          const float code = m.codes[n * inputs + k];
+          ASSERT_EQ(row[k], std::fma(m.scales[group], code, m.minimums[group]));
         }
       }
     }

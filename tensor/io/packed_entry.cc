@@ -15,9 +15,13 @@ constexpr size_t kMaxNameBytes = 1000;
 
 absl::StatusOr<PackedKind> ReadPacked(const PackedManifest::Packed& packed) {
   if (!packed.has_format() || !packed.has_outputs() || !packed.has_inputs() ||
-      !packed.has_group_size() || !packed.has_symmetric() ||
-      !packed.has_wide_scales()) {
+      !packed.has_group_size() || !packed.has_wide_scales() ||
+      (!packed.has_symmetric() && !packed.minimums())) {
     return absl::InvalidArgumentError("has a layout with fields missing");
+  }
+  if (packed.has_symmetric() && packed.minimums()) {
+    return absl::InvalidArgumentError(
+        "has a layout with both minimums and \"symmetric\"");
   }
   const absl::StatusOr<WeightFormat> format =
       ParseWeightFormat(packed.format());
@@ -26,9 +30,15 @@ absl::StatusOr<PackedKind> ReadPacked(const PackedManifest::Packed& packed) {
         "has format ", QuoteForMessage(packed.format()),
         ", which is not known: there are f32, bf16, int8 and int4"));
   }
-  const absl::StatusOr<PackedLayout> layout = PackedLayout::Create(
-      *format, packed.outputs(), packed.inputs(), packed.group_size(),
-      packed.symmetric(), packed.wide_scales());
+  PackedLayout wanted;
+  wanted.format = *format;
+  wanted.outputs = packed.outputs();
+  wanted.inputs = packed.inputs();
+  wanted.group_size = packed.group_size();
+  wanted.symmetric = packed.symmetric();
+  wanted.wide_scales = packed.wide_scales();
+  wanted.minimums = packed.minimums();
+  const absl::StatusOr<PackedLayout> layout = PackedLayout::Checked(wanted);
   if (!layout.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("has a bad layout: ", layout.status().message()));
@@ -91,8 +101,12 @@ void WritePackedEntry(const PackedKind& kind,
     packed->set_outputs(layout->outputs);
     packed->set_inputs(layout->inputs);
     packed->set_group_size(layout->group_size);
-    packed->set_symmetric(layout->symmetric);
     packed->set_wide_scales(layout->wide_scales);
+    if (layout->has_minimums()) {
+      packed->set_minimums(true);
+    } else {
+      packed->set_symmetric(layout->symmetric);
+    }
     return;
   }
   const auto& plain = std::get<PlainTensor>(kind);

@@ -349,5 +349,39 @@ TEST(PackedFileHostileTest, BadLayoutsAreRefused) {
   refused([](Packed& p) { p.clear_wide_scales(); }, "a layout with fields");
 }
 
+TEST(PackedFileHostileTest, BadMinimumsAreRefused) {
+  using Packed = PackedManifest::Packed;
+  const auto refused = ExpectLayoutRefused;
+  // The manifest of a matrix with zero points, changed.
+  for (const bool symmetric : {false, true}) {
+    refused(
+        [&](Packed& p) {
+          p.set_symmetric(symmetric);
+          p.set_minimums(true);
+        },
+        "a layout with both minimums and \"symmetric\"");
+  }
+  const auto instead = [](Packed& p) {
+    p.clear_symmetric();
+    p.set_minimums(true);
+  };
+  for (const char* format : {"int8", "f32", "bf16"}) {
+    refused(
+        [&](Packed& p) {
+          instead(p);
+          p.set_format(format);
+        },
+        "a bad layout");
+  }
+  // A sound layout, but not of these bytes.
+  refused(instead, "1216 bytes, but its format needs 1280");
+  refused(
+      [](Packed& p) {
+        p.clear_symmetric();
+        p.set_minimums(false);
+      },
+      "a layout with fields missing");
+}
+
 }  // namespace
 }  // namespace nibble

@@ -64,6 +64,9 @@ std::vector<PackedLayout> EveryLayout() {
           layouts.push_back(*PackedLayout::Create(
               WeightFormat::kInt4, 40, inputs, group, symmetric, wide));
         }
+        layouts.push_back(layouts.back());
+        layouts.back().symmetric = false;
+        layouts.back().minimums = true;
         layouts.push_back(*PackedLayout::Create(WeightFormat::kInt8, 31, inputs,
                                                 group, true, wide));
       }
@@ -197,7 +200,7 @@ TEST(PackedFileTest, BytesAreThoseOfTheDocument) {
   EXPECT_EQ(bytes.substr(4096), std::string("\0\0\x80\x3F", 4));
 }
 
-// {scales, zeros, codes, record, records, all}
+// {scales, zeros or minimums, codes, record, records, all}
 std::vector<int64_t> Sizes(const absl::StatusOr<PackedLayout>& layout) {
   return {layout->zeros_offset(),
           layout->codes_offset() - layout->zeros_offset(),
@@ -218,6 +221,10 @@ TEST(PackedFileTest, SizesAreThoseOfTheDocument) {
               ElementsAre(128, 64, 3200, 3392, 2, 6784));
   EXPECT_THAT(Sizes(layout(kInt4, 32, 64, 64, false, true)),
               ElementsAre(128, 64, 1024, 1216, 1, 1216));
+  PackedLayout minimums = *layout(kInt4, 5632, 2048, 32, false, false);
+  minimums.minimums = true;
+  EXPECT_THAT(Sizes(minimums),
+              ElementsAre(4096, 4096, 32768, 40960, 176, 7208960));
   EXPECT_THAT(Sizes(layout(kInt8, 31, 10, 10, true, false)),
               ElementsAre(64, 0, 384, 448, 1, 448));
   EXPECT_THAT(Sizes(layout(WeightFormat::kBF16, 100, 65, 0, true, false)),

@@ -61,8 +61,8 @@ bool AllFinite(DType dtype, const std::byte* data, size_t bytes) {
   }
 }
 
-// Whether the scales, or the weights of a float format, of whole records are
-// finite.
+// Whether the scales and minimums, or the weights of a float format, of whole
+// records are finite.
 bool RecordsAreFinite(const PackedLayout& layout, const std::byte* data,
                       size_t bytes) {
   if (!IsInteger(layout.format)) {
@@ -72,10 +72,11 @@ bool RecordsAreFinite(const PackedLayout& layout, const std::byte* data,
   }
   const DType scale = layout.wide_scales ? DType::kF32 : DType::kF16;
   const size_t record = static_cast<size_t>(layout.record_bytes());
+  const size_t floats = static_cast<size_t>(
+      layout.has_minimums() ? layout.codes_offset() : layout.zeros_offset());
   bool finite = true;
   for (size_t i = 0; i < bytes; i += record) {
-    finite &=
-        AllFinite(scale, data + i, static_cast<size_t>(layout.zeros_offset()));
+    finite &= AllFinite(scale, data + i, floats);
   }
   return finite;
 }

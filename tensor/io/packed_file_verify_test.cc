@@ -105,6 +105,23 @@ TEST(PackedFileVerifyTest, ScalesThatAreNotFiniteAreNamed) {
   EXPECT_TRUE(VerifyWith(wide, 256, std::nanf("")).ok());
 }
 
+TEST(PackedFileVerifyTest, MinimumsThatAreNotFiniteAreNamed) {
+  PackedLayout layout =
+      *PackedLayout::Create(WeightFormat::kInt4, 64, 64, 32, false);
+  layout.minimums = true;
+  layout = *PackedLayout::Checked(layout);
+  const auto record = static_cast<size_t>(layout.record_bytes());
+  constexpr uint16_t kInfinity = 0x7C00, kNan = 0xFE01, kLargest = 0xFBFF;
+  for (const size_t at : {size_t{128}, size_t{254}, record + 254}) {
+    for (const uint16_t bad : {kInfinity, kNan}) {
+      EXPECT_THAT(VerifyWith(layout, at, bad).message(),
+                  HasSubstr("tensor 't' holds a scale or "));
+    }
+    EXPECT_TRUE(VerifyWith(layout, at, kLargest).ok());
+  }
+  EXPECT_TRUE(VerifyWith(layout, 256, kNan).ok());  // a code
+}
+
 TEST(PackedFileVerifyTest, FloatWeightsThatAreNotFiniteAreNamed) {
   const PackedLayout f32 = *PackedLayout::Create(WeightFormat::kF32, 16, 3);
   const PackedLayout bf16 = *PackedLayout::Create(WeightFormat::kBF16, 16, 3);
