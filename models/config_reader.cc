@@ -214,6 +214,12 @@ std::vector<std::string> ConfigReader::StringList(absl::string_view key) {
   return result;
 }
 
+std::vector<std::string> ConfigReader::Keys() const {
+  std::vector<std::string> keys;
+  for (const auto& member : object_->items()) keys.push_back(member.key());
+  return keys;
+}
+
 std::optional<std::vector<int64_t>> ConfigReader::IntOrList(
     absl::string_view key, IntRange range) {
   if (!Has(key)) return std::nullopt;

@@ -62,6 +62,8 @@ class ConfigReader {
   std::string StringOr(absl::string_view key, absl::string_view fallback);
   // Empty when absent.
   std::vector<std::string> StringList(absl::string_view key);
+  // Every key, null or not, sorted.
+  std::vector<std::string> Keys() const;
   // One integer or a list of them; nullopt when absent or null.
   std::optional<std::vector<int64_t>> IntOrList(absl::string_view key,
                                                 IntRange range);
