@@ -38,12 +38,18 @@ class TensorChecker {
   }
 
   void Linear(const LinearTensors& linear, int64_t inputs) {
+    const std::string* last = nullptr;  // Ranges of a tensor stand together.
     for (const RowRange& range : linear.weight) {
+      if (last != nullptr && *last == range.tensor) continue;
+      last = &range.tensor;
       const Shape shape = {TotalRows(linear.weight, range.tensor), inputs};
       packed_ == nullptr ? Expect(range.tensor, shape)
                          : ExpectPacked(range.tensor, shape);
     }
+    last = nullptr;
     for (const RowRange& range : linear.bias) {
+      if (last != nullptr && *last == range.tensor) continue;
+      last = &range.tensor;
       Expect(range.tensor, {TotalRows(linear.bias, range.tensor)});
     }
   }

@@ -19,7 +19,10 @@
 #include "models/checkpoint.h"
 #include "models/config_reader.h"
 #include "models/decoder_config.h"
+#include "models/families/falcon.h"
 #include "models/families/family.h"
+#include "models/families/gpt_neox.h"
+#include "models/families/gptj.h"
 #include "models/families/hf_fields.h"
 #include "models/families/llama.h"
 #include "models/families/llama_gguf.h"
@@ -44,6 +47,11 @@ struct HuggingFaceFamily {
 };
 
 constexpr HuggingFaceFamily kHuggingFaceFamilies[] = {
+    {"RefinedWeb", "RWForCausalLM", ReadRefinedWeb},
+    {"RefinedWebModel", "RWForCausalLM", ReadRefinedWeb},
+    {"falcon", "FalconForCausalLM", ReadFalcon},
+    {"gpt_neox", "GPTNeoXForCausalLM", ReadGptNeoX},
+    {"gptj", "GPTJForCausalLM", ReadGptJ},
     {"llama", "LlamaForCausalLM", ReadLlama},
     {"mistral", "MistralForCausalLM", ReadMistral},
     {"qwen2", "Qwen2ForCausalLM", ReadQwen2},

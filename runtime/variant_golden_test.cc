@@ -1,4 +1,4 @@
-// Every Llama-family variant of the shared data through the engine, in chunks
+// Every variant of the shared data through the engine, in chunks
 // and with its cache, against transformers' float32 logits and greedy ids.
 
 #include <cstdint>
@@ -107,12 +107,14 @@ TEST_P(VariantTest, LogitsAndGreedyIdsEqualTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Llama, VariantTest,
-    ::testing::Values("llama-bf16", "llama-bias", "llama-f16-sharded",
-                      "llama-gqa-headdim", "llama-mha", "llama-rope-dynamic",
-                      "llama-rope-linear", "llama-rope-llama3",
-                      "llama-rope-yarn", "llama-tied", "mistral-window",
-                      "qwen2"));
+    Variants, VariantTest,
+    ::testing::Values("falcon-11b", "falcon-40b", "falcon-7b", "falcon-legacy",
+                      "falcon-rw", "gptj", "llama-bf16", "llama-bias",
+                      "llama-f16-sharded", "llama-gqa-headdim", "llama-mha",
+                      "llama-rope-dynamic", "llama-rope-linear",
+                      "llama-rope-llama3", "llama-rope-yarn", "llama-tied",
+                      "mistral-window", "neox-fullrotary-nobias",
+                      "neox-parallel", "neox-sequential", "qwen2"));
 
 }  // namespace
 }  // namespace nibble

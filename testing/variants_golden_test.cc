@@ -1,7 +1,8 @@
 // Tiny random models against the logits and greedy ids that transformers
-// computes from them. Four of the models live in testing/data; the others, and
+// computes from them. Eight of the models live in testing/data; the others, and
 // the description of the files, in the shared data.
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -134,6 +135,7 @@ class VariantsGoldenTest : public ::testing::TestWithParam<Variant> {
 };
 
 TEST_P(VariantsGoldenTest, LogitsOfOnePassAreThoseOfTransformers) {
+  float worst = 0.0f;
   for (const Case& c : cases_) {
     const std::vector<float> got =
         NewSession(pool_).Append(c.input, /*all_logits=*/true);
@@ -141,10 +143,13 @@ TEST_P(VariantsGoldenTest, LogitsOfOnePassAreThoseOfTransformers) {
     for (size_t i = 0; i < c.positions.size(); ++i) {
       const absl::Span<const float> logits(
           &got[static_cast<size_t>(c.positions[i]) * row], row);
-      EXPECT_LE(MaxDifference(logits, {&c.logits[i * row], row}), kTolerance)
+      const float difference = MaxDifference(logits, {&c.logits[i * row], row});
+      EXPECT_LE(difference, kTolerance)
           << c.input.size() << " tokens, position " << c.positions[i];
+      worst = std::max(worst, difference);
     }
   }
+  RecordProperty("largest_difference", absl::StrCat(worst));
 }
 
 TEST_P(VariantsGoldenTest, GreedyIdsWithACacheAreThoseOfTransformers) {
@@ -193,12 +198,27 @@ TEST_P(VariantsGoldenTest, BitsDoNotDependOnChunksOrThreads) {
 }
 
 const Variant kVariants[] = {
-    {"llama-bf16", false},        {"llama-bias", false},
-    {"llama-f16-sharded", false}, {"llama-gqa-headdim", true},
-    {"llama-mha", false},         {"llama-rope-dynamic", true},
-    {"llama-rope-linear", false}, {"llama-rope-llama3", false},
-    {"llama-rope-yarn", false},   {"llama-tied", false},
-    {"mistral-window", true},     {"qwen2", true},
+    {"falcon-11b", false},
+    {"falcon-40b", true},
+    {"falcon-7b", false},
+    {"falcon-legacy", false},
+    {"falcon-rw", true},
+    {"gptj", true},
+    {"llama-bf16", false},
+    {"llama-bias", false},
+    {"llama-f16-sharded", false},
+    {"llama-gqa-headdim", true},
+    {"llama-mha", false},
+    {"llama-rope-dynamic", true},
+    {"llama-rope-linear", false},
+    {"llama-rope-llama3", false},
+    {"llama-rope-yarn", false},
+    {"llama-tied", false},
+    {"mistral-window", true},
+    {"neox-fullrotary-nobias", false},
+    {"neox-parallel", true},
+    {"neox-sequential", false},
+    {"qwen2", true},
 };
 
 INSTANTIATE_TEST_SUITE_P(Variants, VariantsGoldenTest,

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kernels/elementwise/rope.h"
 #include "models/config_reader.h"
 #include "models/decoder_config.h"
+#include "tensor/io/tensor_source.h"
 
 namespace nibble {
 namespace {
@@ -32,7 +34,6 @@ constexpr NamedActivation kActivations[] = {
     {"swish", Activation::kSilu},
 };
 
-constexpr FloatRange kThetaRange = {2.0, 1e15};
 constexpr FloatRange kFactorRange = {1.0, 1e6};
 constexpr FloatRange kPositiveRange = {1e-6, 1e6};
 
@@ -136,17 +137,50 @@ void ReadScaling(ConfigReader& json, ConfigReader& rope, RopeConfig& result) {
 
 }  // namespace
 
+absl::string_view PresentKey(const ConfigReader& json,
+                             std::initializer_list<absl::string_view> keys) {
+  for (const absl::string_view key : keys) {
+    if (json.Has(key)) return key;
+  }
+  return *keys.begin();
+}
+
+int64_t ReadHeadDim(ConfigReader& json, const DecoderConfig& config,
+                    absl::string_view heads_key) {
+  if (config.hidden % config.heads != 0) {
+    json.Fail(heads_key,
+              absl::StrCat("is ", config.heads,
+                           ", which does not divide the hidden size ",
+                           config.hidden));
+  }
+  return config.hidden / config.heads;
+}
+
+bool ReadTied(ConfigReader& json, const TensorSource& tensors,
+              const std::string& head_name) {
+  return json.BoolOr("tie_word_embeddings", !tensors.Contains(head_name));
+}
+
+std::optional<Activation> ActivationOf(absl::string_view name) {
+  for (const NamedActivation& entry : kActivations) {
+    if (entry.name == name) return entry.activation;
+  }
+  return std::nullopt;
+}
+
+std::string ActivationNames() {
+  std::vector<absl::string_view> names;
+  for (const NamedActivation& entry : kActivations) names.push_back(entry.name);
+  return ListOf(names);
+}
+
 Activation ReadActivation(ConfigReader& json, absl::string_view key,
                           absl::string_view fallback) {
   const std::string name = json.StringOr(key, fallback);
-  std::vector<absl::string_view> names;
-  for (const NamedActivation& entry : kActivations) {
-    if (entry.name == name) return entry.activation;
-    names.push_back(entry.name);
-  }
-  json.Fail(key, absl::StrCat(
-                     "is \"", name,
-                     "\", which is not supported; supported: ", ListOf(names)));
+  if (const std::optional<Activation> found = ActivationOf(name)) return *found;
+  json.Fail(key, absl::StrCat("is \"", name,
+                              "\", which is not supported; supported: ",
+                              ActivationNames()));
   return Activation::kSilu;
 }
 

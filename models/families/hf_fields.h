@@ -9,15 +9,42 @@
 #define NIBBLE_MODELS_FAMILIES_HF_FIELDS_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
+#include <string>
 
 #include "absl/strings/string_view.h"
 #include "kernels/elementwise/activation.h"
 #include "kernels/elementwise/rope.h"
 #include "models/config_reader.h"
 #include "models/decoder_config.h"
+#include "tensor/io/tensor_source.h"
 
 namespace nibble {
+
+inline constexpr FloatRange kThetaRange = {2.0, 1e15};  // of a rotary base
+
+// The first of several names for one setting that the file gives; the first of
+// all when it gives none.
+absl::string_view PresentKey(const ConfigReader& json,
+                             std::initializer_list<absl::string_view> keys);
+
+// hidden / heads. A remainder is a problem of `heads_key`. REQUIRES: heads > 0.
+int64_t ReadHeadDim(ConfigReader& json, const DecoderConfig& config,
+                    absl::string_view heads_key);
+
+// Whether the embedding serves as the head: what tie_word_embeddings says;
+// where it says nothing, whether there is no tensor `head_name`. A head that is
+// missing although the file says "not tied" is an error later, when the tensors
+// are checked.
+bool ReadTied(ConfigReader& json, const TensorSource& tensors,
+              const std::string& head_name);
+
+// The activation of one of the names below; nullopt for another name.
+std::optional<Activation> ActivationOf(absl::string_view name);
+
+// What ActivationOf knows, for messages: "gelu, gelu_python, ...".
+std::string ActivationNames();
 
 // gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, silu,
 // swish; anything else is a problem that lists these.

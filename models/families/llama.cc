@@ -11,6 +11,7 @@
 #include "models/decoder_config.h"
 #include "models/families/family.h"
 #include "models/families/hf_fields.h"
+#include "models/families/tensor_names.h"
 #include "tensor/io/tensor_source.h"
 
 namespace nibble {
@@ -64,10 +65,6 @@ DecoderConfig ReadCommon(ConfigReader& json, const Defaults& defaults) {
   return config;
 }
 
-RowRange Whole(const std::string& tensor, int64_t rows) {
-  return RowRange{tensor, 0, rows};
-}
-
 LayerTensors LayerNames(const DecoderConfig& config, int64_t layer) {
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const std::string attention = prefix + "self_attn.";
@@ -75,18 +72,14 @@ LayerTensors LayerNames(const DecoderConfig& config, int64_t layer) {
   LayerTensors names;
   names.attention_norm.weight = prefix + "input_layernorm.weight";
   names.mlp_norm.weight = prefix + "post_attention_layernorm.weight";
-  const auto add = [](LinearTensors& linear, const std::string& name,
-                      int64_t rows, bool bias) {
-    linear.weight.push_back(Whole(name + ".weight", rows));
-    if (bias) linear.bias.push_back(Whole(name + ".bias", rows));
-  };
-  add(names.qkv, attention + "q_proj", config.q_dim(), config.qkv_bias);
-  add(names.qkv, attention + "k_proj", config.kv_dim(), config.qkv_bias);
-  add(names.qkv, attention + "v_proj", config.kv_dim(), config.qkv_bias);
-  add(names.attention, attention + "o_proj", config.hidden, config.output_bias);
-  add(names.up, mlp + "gate_proj", config.ffn, config.mlp_bias);
-  add(names.up, mlp + "up_proj", config.ffn, config.mlp_bias);
-  add(names.down, mlp + "down_proj", config.hidden, config.mlp_bias);
+  AddRows(names.qkv, attention + "q_proj", config.q_dim(), config.qkv_bias);
+  AddRows(names.qkv, attention + "k_proj", config.kv_dim(), config.qkv_bias);
+  AddRows(names.qkv, attention + "v_proj", config.kv_dim(), config.qkv_bias);
+  AddRows(names.attention, attention + "o_proj", config.hidden,
+          config.output_bias);
+  AddRows(names.up, mlp + "gate_proj", config.ffn, config.mlp_bias);
+  AddRows(names.up, mlp + "up_proj", config.ffn, config.mlp_bias);
+  AddRows(names.down, mlp + "down_proj", config.hidden, config.mlp_bias);
   return names;
 }
 
@@ -98,7 +91,7 @@ DecoderTensors Names(const DecoderConfig& config) {
   }
   names.final_norm.weight = "model.norm.weight";
   names.head.weight = {
-      Whole(config.tied_head ? kEmbeddingName : kHeadName, config.vocabulary)};
+      {config.tied_head ? kEmbeddingName : kHeadName, 0, config.vocabulary}};
   // Files of before 2024 store the rotary frequencies of each layer.
   names.ignored = {"*.rotary_emb.inv_freq"};
   // With tied weights some writers store the embedding twice.
@@ -106,17 +99,9 @@ DecoderTensors Names(const DecoderConfig& config) {
   return names;
 }
 
-// Tied when the file says so, and also when it says nothing and has no head.
-// A head that is missing although the file says "not tied" is an error later,
-// when the tensors are checked.
-bool ReadTied(ConfigReader& json, const TensorSource& tensors) {
-  if (!json.Has("tie_word_embeddings")) return !tensors.Contains(kHeadName);
-  return json.BoolOr("tie_word_embeddings", false);
-}
-
 absl::StatusOr<FamilyModel> Finish(ConfigReader& json, DecoderConfig config,
                                    const TensorSource& tensors) {
-  config.tied_head = ReadTied(json, tensors);
+  config.tied_head = ReadTied(json, tensors, kHeadName);
   if (!json.status().ok()) return json.status();
   const absl::Status valid = ValidateDecoderConfig(config, json.source());
   if (!valid.ok()) return valid;
