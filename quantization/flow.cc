@@ -1,7 +1,5 @@
 #include "quantization/flow.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -28,6 +26,7 @@
 #include "quantization/embedded_files.h"
 #include "quantization/matrix_packer.h"
 #include "quantization/matrix_rows.h"
+#include "quantization/output_path.h"
 #include "quantization/packing_plan.h"
 #include "quantization/round_to_nearest.h"
 #include "tensor/bf16.h"
@@ -47,19 +46,6 @@ constexpr int64_t kPieceElements = 2 << 20;
 
 double SecondsSince(absl::Time start) {
   return absl::ToDoubleSeconds(absl::Now() - start);
-}
-
-// Writing over the model would destroy what is being read.
-absl::Status CheckPaths(const std::string& model, const std::string& out) {
-  struct stat model_info, out_info;
-  if (stat(model.c_str(), &model_info) != 0 ||
-      stat(out.c_str(), &out_info) != 0 ||
-      model_info.st_dev != out_info.st_dev ||
-      model_info.st_ino != out_info.st_ino) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      out, ": is the model itself; write the quantized model elsewhere"));
 }
 
 std::string NameOf(const std::string& path) {
@@ -308,7 +294,7 @@ absl::StatusOr<QuantizationReport> QuantizeCheckpoint(
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress) {
   const absl::Time start = absl::Now();
-  absl::Status status = CheckPaths(model_path, out_path);
+  absl::Status status = CheckOutput(model_path, out_path);
   if (!status.ok()) return status;
   const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(model_path);
   if (!checkpoint.ok()) return checkpoint.status();

@@ -31,6 +31,8 @@ inline constexpr char kDefaultKeepFloat[] = "^head";
 
 struct QuantizationOptions {
   RoundingOptions rounding;
+  // Keeps the codes of a quantized checkpoint; `rounding` is not read then.
+  bool keep_codes = false;
   // RE2 pattern, searched for in the matrices' .nib names; empty: none is kept.
   std::string keep_float = kDefaultKeepFloat;
   // For the file's record.

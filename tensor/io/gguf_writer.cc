@@ -5,9 +5,11 @@
 #include <cstring>
 #include <optional>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
+#include "tensor/io/byte_reader.h"
 #include "tensor/io/error_text.h"
 #include "tensor/io/gguf_tensor_type.h"
 #include "tensor/io/gguf_value.h"
@@ -17,6 +19,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kAlignment = 32;
+constexpr uint64_t kHeadBytes = 24;  // magic, version, two counts
 constexpr uint32_t kVersion = 3;
 // Beyond the numbers that ggml has given out.
 constexpr uint32_t kTypeNumbers = 64;
@@ -152,11 +155,23 @@ GgufMetadata& GgufMetadata::F32s(absl::string_view key,
   return *this;
 }
 
-GgufMetadata& GgufMetadata::Stored(absl::string_view key,
-                                   absl::string_view type_and_value) {
-  keys_.emplace_back(key);
-  AppendString(key, &bytes_);
-  bytes_.append(type_and_value.data(), type_and_value.size());
+GgufMetadata& GgufMetadata::CopyOf(const GgufFile& file,
+                                   absl::Span<const absl::string_view> except) {
+  const std::string bytes = file.MetadataBytes();
+  ByteReader reader(absl::MakeConstSpan(
+      reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
+  absl::Span<const std::byte> head;
+  CHECK(reader.ReadBytes(kHeadBytes, &head));
+  while (reader.remaining() > 0) {
+    const size_t begin = reader.position();
+    absl::string_view key;
+    CHECK(reader.ReadString(reader.remaining(), &key));
+    // It was read once before, when the file was opened.
+    CHECK(GgufValue::Read(reader).ok());
+    if (absl::c_linear_search(except, key)) continue;
+    keys_.emplace_back(key);
+    bytes_.append(bytes, begin, reader.position() - begin);
+  }
   return *this;
 }
 

@@ -26,6 +26,7 @@
 #include "absl/types/span.h"
 #include "tensor/dtype.h"
 #include "tensor/io/atomic_file.h"
+#include "tensor/io/gguf.h"
 #include "tensor/shape.h"
 
 namespace nibble {
@@ -43,8 +44,10 @@ class GgufMetadata {
   GgufMetadata& I32s(absl::string_view key, absl::Span<const int32_t> values);
   GgufMetadata& F32s(absl::string_view key, absl::Span<const float> values);
 
-  // A value as it stands in another file: its type and its payload.
-  GgufMetadata& Stored(absl::string_view key, absl::string_view type_and_value);
+  // The keys of another file with their values as they stand there, without
+  // those of `except`.
+  GgufMetadata& CopyOf(const GgufFile& file,
+                       absl::Span<const absl::string_view> except);
 
   const std::vector<std::string>& keys() const { return keys_; }
   const std::string& bytes() const { return bytes_; }
