@@ -166,7 +166,13 @@ HWY_INLINE hn::Vec<hn::ScalableTag<float>> Int8Probability(
   const auto x = hn::Max(hn::Set(d, kInt8MinExponent), hn::Sub(score, max));
   const auto magic = hn::Set(d, kInt8RoundMagic);
   const auto t = hn::Add(x, magic);
+#if HWY_TARGET <= HWY_AVX3
+  // x less x rounded, in one instruction.
+  hn::Vec<decltype(d)> f;
+  f.raw = _mm512_reduce_ps(x.raw, _MM_FROUND_NO_EXC);
+#else
   const auto f = hn::Sub(x, hn::Sub(t, magic));
+#endif
   auto p = hn::Set(d, kInt8Exp2[3]);
   p = hn::MulAdd(p, f, hn::Set(d, kInt8Exp2[2]));
   p = hn::MulAdd(p, f, hn::Set(d, kInt8Exp2[1]));
@@ -176,28 +182,37 @@ HWY_INLINE hn::Vec<hn::ScalableTag<float>> Int8Probability(
       d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, t))));
 }
 
-// Packs the weights of four vectors of keys, in order, for WeightOffset.
+// Packs the low 16 bits of four vectors of keys, in order, for WeightOffset.
 // `to` is where those of the first key's group and quad lie.
 template <bool kVnni>
-HWY_INLINE void PackWeights(const Int8Sums (&weights)[4], std::byte* to) {
-  const hn::Repartition<uint16_t, Int8Tag> d16;
-  const hn::Repartition<int16_t, Int8Tag> di16;
+HWY_INLINE void PackWeights(const Int8Sums& v0, const Int8Sums& v1,
+                            const Int8Sums& v2, const Int8Sums& v3,
+                            std::byte* to) {
+  const Int8Tag d;
   const hn::Repartition<uint8_t, Int8Tag> d8;
-  const auto a = hn::ReorderDemote2To(d16, weights[0], weights[1]);
-  const auto b = hn::ReorderDemote2To(d16, weights[2], weights[3]);
+  const hn::Repartition<uint64_t, Int8Tag> d64;
+  // The bytes that one block of 16 is left with in its lower half.
+  const auto order = kVnni
+                         ? hn::Dup128VecFromValues(d8, 0, 4, 8, 12, 1, 5, 9, 13,
+                                                   0, 4, 8, 12, 1, 5, 9, 13)
+                         : hn::Dup128VecFromValues(d8, 0, 1, 8, 9, 4, 5, 12, 13,
+                                                   0, 1, 8, 9, 4, 5, 12, 13);
+  const auto pick = [&](const Int8Sums& v) HWY_ATTR {
+    return hn::BitCast(d, hn::TableLookupBytes(hn::BitCast(d8, v), order));
+  };
+  uint64_t* const out = reinterpret_cast<uint64_t*>(to);
   if constexpr (kVnni) {
-    const auto low = hn::Set(d16, 0x00FF);
-    const auto pack = [&](auto x, auto y) HWY_ATTR {
-      return hn::ReorderDemote2To(d8, hn::BitCast(di16, x),
-                                  hn::BitCast(di16, y));
-    };
-    uint8_t* const bytes = reinterpret_cast<uint8_t*>(to);
-    hn::Store(pack(hn::ShiftRight<8>(a), hn::ShiftRight<8>(b)), d8, bytes);
-    hn::Store(pack(hn::And(a, low), hn::And(b, low)), d8, bytes + kKeyBlock);
+    const auto a = hn::BitCast(d64, hn::InterleaveLower(d, pick(v0), pick(v1)));
+    const auto b = hn::BitCast(d64, hn::InterleaveLower(d, pick(v2), pick(v3)));
+    hn::Store(hn::InterleaveUpper(d64, a, b), d64, out);
+    hn::Store(hn::InterleaveLower(d64, a, b), d64, out + kKeyBlock / 8);
   } else {
-    uint16_t* const words = reinterpret_cast<uint16_t*>(to);
-    hn::Store(SplitOrder(a), d16, words);
-    hn::Store(SplitOrder(b), d16, words + hn::Lanes(d16));
+    const auto join = [&](const Int8Sums& a, const Int8Sums& b) HWY_ATTR {
+      return hn::InterleaveLower(d64, hn::BitCast(d64, pick(a)),
+                                 hn::BitCast(d64, pick(b)));
+    };
+    hn::Store(join(v0, v1), d64, out);
+    hn::Store(join(v2, v3), d64, out + hn::Lanes(d64));
   }
 }
 
@@ -210,29 +225,29 @@ HWY_INLINE float WeighInt8Row(const Int8Row& row, const float* scores,
                               std::byte* weights) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  constexpr int kAccumulators = 16 * sizeof(float) / HWY_MAX_BYTES;
   const auto top = hn::Set(d, max);
   const auto round = hn::Set(d, kInt8WeightMagic);
-  const auto mask = hn::Set(Int8Tag(), 0xFFFF);
-  hn::Vec<decltype(d)> sums[kAccumulators];
-  for (auto& sum : sums) sum = hn::Zero(d);
+  // The 16 lanes of the sum: one vector, or two that take turns.
+  auto even = hn::Zero(d);
+  auto odd = even;
+  const auto weigh = [&](int64_t column, auto& sum) HWY_ATTR {
+    const auto p = Int8Probability(hn::Load(d, scores + column), top);
+    sum = hn::Add(sum, p);
+    const auto factor = hn::Load(d, value_factors + column);
+    return hn::BitCast(Int8Tag(), hn::MulAdd(p, factor, round));
+  };
+  auto& other = HWY_MAX_BYTES >= 64 ? even : odd;
   const int64_t last = UnitEnd(row.end);
   for (int64_t at = UnitBegin(row.begin); at < last; at += 4 * N) {
-    Int8Sums four[4];
-    HWY_UNROLL(4)
-    for (int v = 0; v < 4; ++v) {
-      const int64_t column = at + v * N;
-      const auto p = Int8Probability(hn::Load(d, scores + column), top);
-      auto& sum = sums[v % kAccumulators];
-      sum = hn::Add(sum, p);
-      const auto weight =
-          hn::MulAdd(p, hn::Load(d, value_factors + column), round);
-      four[v] = hn::And(hn::BitCast(Int8Tag(), weight), mask);
-    }
-    PackWeights<kVnni>(four, weights + at * (kVnni ? 1 : 2));
+    const auto v0 = weigh(at, even);
+    const auto v1 = weigh(at + N, other);
+    const auto v2 = weigh(at + 2 * N, even);
+    const auto v3 = weigh(at + 3 * N, other);
+    PackWeights<kVnni>(v0, v1, v2, v3, weights + at * (kVnni ? 1 : 2));
   }
   HWY_ALIGN float lanes[16];
-  for (int i = 0; i < kAccumulators; ++i) hn::Store(sums[i], d, lanes + i * N);
+  hn::Store(even, d, lanes);
+  if (HWY_MAX_BYTES < 64) hn::Store(odd, d, lanes + N);
   return FoldedSum(lanes);
 }
 

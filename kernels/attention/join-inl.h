@@ -9,6 +9,7 @@
 #endif
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -75,15 +76,41 @@ HWY_NOINLINE inline void JoinBlock(const Rows& rows, const Partial& block,
   }
 }
 
+// Rows of outputs that are fetched ahead of the one being written.
+inline constexpr int64_t kOutputsAhead = 8;
+
 HWY_INLINE void WriteOutputs(const AttentionTask& task, const Rows& rows,
                              const Partial& total) {
+  const hn::ScalableTag<float> d;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  const auto output = [&](int64_t r) HWY_ATTR {
+    return task.sequence->out.row((task.row_begin + r) / rows.group) +
+           HeadOf(task, rows, r) * rows.head_dim;
+  };
+  // A prompt's outputs have left the near caches since they were last written.
+  const auto fetch = [&](int64_t r) HWY_ATTR {
+    if (r >= rows.count) return;
+    float* const out = output(r);
+    for (int64_t i = 0; i < rows.head_dim; i += 16) {
+      __builtin_prefetch(out + i, /*write=*/1, /*locality=*/3);
+    }
+  };
+  for (int64_t r = 0; r < kOutputsAhead; ++r) fetch(r);
   for (int64_t r = 0; r < rows.count; ++r) {
-    float* out = task.sequence->out.row((task.row_begin + r) / rows.group) +
-                 HeadOf(task, rows, r) * rows.head_dim;
+    fetch(r + kOutputsAhead);
+    float* const out = output(r);
     const float* mix = total.mix + r * rows.stride;
     // A row that sees nothing has a sum of 0 and a mix of zeros.
-    const float divisor = total.sum[r] == 0.0f ? 1.0f : total.sum[r];
-    for (int64_t i = 0; i < rows.head_dim; ++i) out[i] = mix[i] / divisor;
+    const float sum = total.sum[r];
+    const auto divisor = hn::Set(d, sum == 0.0f ? 1.0f : sum);
+    int64_t i = 0;
+    for (; i + N <= rows.head_dim; i += N) {
+      hn::StoreU(hn::Div(hn::Load(d, mix + i), divisor), d, out + i);
+    }
+    if (i < rows.head_dim) {
+      hn::StoreN(hn::Div(hn::Load(d, mix + i), divisor), d, out + i,
+                 static_cast<size_t>(rows.head_dim - i));
+    }
   }
 }
 
