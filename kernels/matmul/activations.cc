@@ -42,49 +42,35 @@ int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs) {
   return rows * BlocksFor(inputs) * kBlockInputs * DTypeBlockBytes(dtype);
 }
 
-MatrixView<const float> GatherInputs(const MatrixView<const float>& x,
-                                     const int32_t* order, float* gathered,
-                                     ThreadPool& pool) {
-  const auto gather = [&](int64_t begin, int64_t end, int /*thread*/) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* in = x.row(row);
-      float* out = gathered + row * x.cols;
-      for (int64_t j = 0; j < x.cols; ++j) out[j] = in[order[j]];
-    }
-  };
-  if (x.rows * x.cols * static_cast<int64_t>(sizeof(float)) < kParallelBytes) {
-    gather(0, x.rows, 0);
-  } else {
-    pool.ParallelFor(x.rows, gather);
-  }
-  return MatrixView<const float>(gathered, x.rows, x.cols);
-}
-
-bool IsPanel(const MatrixView<const float>& x, PanelFormat format,
+bool IsPanel(const OrderedRows& rows, PanelFormat format,
              int64_t inputs_per_step) {
-  return x.rows == 1 && format.dtype == DType::kF32 && !format.round_to_bf16 &&
-         x.cols % inputs_per_step == 0;
+  return rows.order == nullptr && rows.x.rows == 1 &&
+         format.dtype == DType::kF32 && !format.round_to_bf16 &&
+         rows.x.cols % inputs_per_step == 0;
 }
 
-void PackActivations(const MatrixView<const float>& x, const RowGroups& groups,
+void PackActivations(const OrderedRows& rows, const RowGroups& groups,
                      PanelFormat format, std::byte* panel, ThreadPool& pool) {
-  const int64_t blocks = BlocksFor(x.cols);
+  const int64_t inputs = rows.x.cols;
+  const int64_t blocks = BlocksFor(inputs);
   const int64_t row_bytes = kBlockInputs * DTypeBlockBytes(format.dtype);
   const auto pack = [&](int64_t begin, int64_t end, int /*thread*/) {
+    float buffer[kBlockInputs];
     for (int64_t i = begin; i < end; ++i) {  // one block of one group
       const int64_t group = i / blocks;
       const int64_t first_row = groups.Begin(group);
-      const int64_t rows = groups.Size(group);
+      const int64_t size = groups.Size(group);
       const int64_t k = i % blocks * kBlockInputs;
-      const int64_t count = std::min(kBlockInputs, x.cols - k);
+      const int64_t count = std::min(kBlockInputs, inputs - k);
       std::byte* out =
-          panel + (first_row * blocks + i % blocks * rows) * row_bytes;
-      for (int64_t r = 0; r < rows; ++r) {
-        PackRow(x.row(first_row + r) + k, count, format, out + r * row_bytes);
+          panel + (first_row * blocks + i % blocks * size) * row_bytes;
+      for (int64_t r = 0; r < size; ++r) {
+        PackRow(rows.Inputs(first_row + r, k, count, buffer), count, format,
+                out + r * row_bytes);
       }
     }
   };
-  if (PanelBytes(format.dtype, x.rows, x.cols) < kParallelBytes) {
+  if (PanelBytes(format.dtype, rows.x.rows, inputs) < kParallelBytes) {
     pack(0, groups.count * blocks, 0);
   } else {
     pool.ParallelFor(groups.count * blocks, pack);

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "kernels/matmul/kernel.h"
+#include "kernels/matmul/ordered_rows.h"
 #include "kernels/thread_pool.h"
 #include "tensor/dtype.h"
-#include "tensor/view.h"
 
 namespace nibble {
 
@@ -20,19 +20,14 @@ struct PanelFormat {
 // Bytes of the panel of `rows` rows.
 int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs);
 
-// gathered[r][j] = x[r][order[j]], row after row; returns that matrix.
-MatrixView<const float> GatherInputs(const MatrixView<const float>& x,
-                                     const int32_t* order, float* gathered,
-                                     ThreadPool& pool);
-
-// True if one row of x is already a panel, so that it need not be copied:
+// True if one row is already a panel, so that it need not be copied:
 // kernels read an odd last k together with the one after it.
-bool IsPanel(const MatrixView<const float>& x, PanelFormat format,
+bool IsPanel(const OrderedRows& rows, PanelFormat format,
              int64_t inputs_per_step);
 
-// panel = x, in `groups`. REQUIRES: x.rows == groups.rows; `panel` has
+// panel = rows, in `groups`. REQUIRES: rows.x.rows == groups.rows; `panel` has
 // PanelBytes() and is aligned to 64 bytes.
-void PackActivations(const MatrixView<const float>& x, const RowGroups& groups,
+void PackActivations(const OrderedRows& rows, const RowGroups& groups,
                      PanelFormat format, std::byte* panel, ThreadPool& pool);
 
 }  // namespace nibble

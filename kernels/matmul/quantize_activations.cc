@@ -196,9 +196,14 @@ int64_t QuantizedPanelBytes(int64_t rows, int64_t inputs, int64_t group_size) {
          RoundUpToLine(rows * 4);
 }
 
-Panel QuantizeActivations(const MatrixView<const float>& x,
-                          const RowGroups& groups, int64_t group_size,
-                          std::byte* memory, ThreadPool& pool) {
+int64_t OrderedRowBytes(int64_t inputs, int threads) {
+  return threads * RoundUpToLine(inputs * static_cast<int64_t>(sizeof(float)));
+}
+
+Panel QuantizeActivations(const OrderedRows& input, const RowGroups& groups,
+                          int64_t group_size, std::byte* memory,
+                          ThreadPool& pool) {
+  const auto& x = input.x;
   const int64_t inputs = x.cols;
   const int64_t blocks = Int8BlocksFor(inputs);
   const int64_t k_groups = CeilDiv(inputs, group_size);
@@ -214,13 +219,17 @@ Panel QuantizeActivations(const MatrixView<const float>& x,
   int32_t* const outlier_counts = reinterpret_cast<int32_t*>(
       after_sums +
       RoundUpToLine(x.rows * k_groups * static_cast<int64_t>(sizeof(Outlier))));
-  const auto quantize = [&](int64_t begin, int64_t end, int /*thread*/) {
+  std::byte* const ordered =
+      memory + QuantizedPanelBytes(x.rows, inputs, group_size);
+  const auto quantize = [&](int64_t begin, int64_t end, int thread) {
+    float* const buffer =
+        reinterpret_cast<float*>(ordered + OrderedRowBytes(inputs, thread));
     for (int64_t group = begin; group < end; ++group) {
       const int64_t first = groups.Begin(group);
       const int64_t rows = groups.Size(group);
       for (int64_t r = 0; r < rows; ++r) {
         QuantizedRow row;
-        row.x = x.row(first + r);
+        row.x = input.Inputs(first + r, 0, inputs, buffer);
         row.inputs = inputs;
         row.group_size = group_size;
         row.values = values + (first * blocks + r) * kInt8BlockInputs;

@@ -17,8 +17,8 @@
 #include <cstdint>
 
 #include "kernels/matmul/kernel.h"
+#include "kernels/matmul/ordered_rows.h"
 #include "kernels/thread_pool.h"
-#include "tensor/view.h"
 
 namespace nibble {
 
@@ -30,14 +30,17 @@ inline constexpr float kOutlierRatio = 1.5f;
 // Bytes of the panel of `rows` rows: values, scales, minus sums, outliers and
 // their counts, each padded to whole cache lines.
 int64_t QuantizedPanelBytes(int64_t rows, int64_t inputs, int64_t group_size);
+// What more is needed if the rows have an order: a row for each thread.
+int64_t OrderedRowBytes(int64_t inputs, int threads);
 
-// Quantizes x, in `groups` of rows, into `memory`, which the panel points to.
-// `group_size` is that of the weights. REQUIRES: x.rows == groups.rows;
-// `memory` has QuantizedPanelBytes() and is aligned to 64 bytes; group_size is
-// a multiple of 32 or at least x.cols.
-Panel QuantizeActivations(const MatrixView<const float>& x,
-                          const RowGroups& groups, int64_t group_size,
-                          std::byte* memory, ThreadPool& pool);
+// Quantizes `input`, in `groups` of rows, into `memory`, which the panel points
+// to. `group_size` is that of the weights. REQUIRES: input.x.rows ==
+// groups.rows; `memory` has QuantizedPanelBytes(), and with an order
+// OrderedRowBytes(), and is aligned to 64 bytes; group_size is a multiple of 32
+// or at least input.x.cols.
+Panel QuantizeActivations(const OrderedRows& input, const RowGroups& groups,
+                          int64_t group_size, std::byte* memory,
+                          ThreadPool& pool);
 
 }  // namespace nibble
 

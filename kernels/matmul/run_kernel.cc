@@ -10,6 +10,7 @@
 #include "kernels/matmul/activations.h"
 #include "kernels/matmul/epilogue.h"
 #include "kernels/matmul/minimums.h"
+#include "kernels/matmul/ordered_rows.h"
 #include "kernels/matmul/outliers.h"
 #include "kernels/matmul/panel_layout.h"
 #include "kernels/matmul/quantize_activations.h"
@@ -36,20 +37,17 @@ class Pass {
   Pass(const MatMulKernel& kernel, const PackedMatrix& w,
        const MatMulOptions& options, MatrixView<const float> x,
        MatrixView<float> y)
-      : kernel_(kernel), w_(w), options_(options), x_(x), y_(y) {}
+      : kernel_(kernel),
+        w_(w),
+        options_(options),
+        x_(x, options.input_order),
+        y_(y) {}
 
   void Run(ThreadPool& pool);
 
  private:
-  // Of the gathered x, if inputs have an order of their own, and the panel.
-  int64_t GatheredBytes() const {
-    return options_.input_order == nullptr
-               ? 0
-               : RoundUpToLine(x_.rows * x_.cols *
-                               static_cast<int64_t>(sizeof(float)));
-  }
-  int64_t PanelBytes() const;
-  Panel MakePanel(std::byte* memory, ThreadPool& pool);
+  int64_t PanelBytes(int threads) const;
+  Panel MakePanel(std::byte* memory, ThreadPool& pool) const;
   Panel MakeInt8Panel(const RowGroups& groups, std::byte* memory,
                       ThreadPool& pool) const;
 
@@ -81,19 +79,20 @@ class Pass {
   const MatMulKernel& kernel_;
   const PackedMatrix& w_;
   const MatMulOptions& options_;
-  MatrixView<const float> x_;  // in the weights' order once it is gathered
+  const OrderedRows x_;
   const MatrixView<float> y_;
 };
 
-int64_t Pass::PanelBytes() const {
-  if (kernel_.panel == DType::kI8) {
-    const int64_t bytes =
-        QuantizedPanelBytes(x_.rows, x_.cols, w_.layout().group_size);
-    return w_.layout().has_minimums()
-               ? bytes + GroupSumBytes(w_.layout(), x_.rows)
-               : bytes;
+int64_t Pass::PanelBytes(int threads) const {
+  const PackedLayout& layout = w_.layout();
+  if (kernel_.panel != DType::kI8) {
+    return nibble::PanelBytes(kernel_.panel, y_.rows, layout.inputs);
   }
-  return nibble::PanelBytes(kernel_.panel, x_.rows, x_.cols);
+  int64_t bytes =
+      QuantizedPanelBytes(y_.rows, layout.inputs, layout.group_size);
+  if (x_.order != nullptr) bytes += OrderedRowBytes(layout.inputs, threads);
+  if (layout.has_minimums()) bytes += GroupSumBytes(layout, y_.rows);
+  return bytes;
 }
 
 Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
@@ -102,7 +101,7 @@ Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
   float* group_sums = nullptr;
   if (layout.has_minimums()) {
     group_sums = reinterpret_cast<float*>(memory);
-    memory += GroupSumBytes(layout, x_.rows);
+    memory += GroupSumBytes(layout, y_.rows);
   }
   Panel panel =
       QuantizeActivations(x_, groups, layout.group_size, memory, pool);
@@ -111,13 +110,8 @@ Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
   return panel;
 }
 
-Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) {
-  if (options_.input_order != nullptr) {
-    x_ = GatherInputs(x_, options_.input_order,
-                      reinterpret_cast<float*>(memory), pool);
-    memory += GatheredBytes();
-  }
-  const RowGroups groups(x_.rows, kernel_.max_rows);
+Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) const {
+  const RowGroups groups(y_.rows, kernel_.max_rows);
   if (kernel_.panel == DType::kI8) {
     return MakeInt8Panel(groups, memory, pool);
   }
@@ -125,7 +119,7 @@ Panel Pass::MakePanel(std::byte* memory, ThreadPool& pool) {
                               options_.activations == Activations::kBF16};
   const int64_t step = kernel_.multiplied_as == WeightFormat::kF32 ? 1 : 2;
   if (IsPanel(x_, format, step)) {
-    return Panel{groups, reinterpret_cast<const std::byte*>(x_.data)};
+    return Panel{groups, reinterpret_cast<const std::byte*>(x_.x.data)};
   }
   PackActivations(x_, groups, format, memory, pool);
   return Panel{groups, memory};
@@ -188,19 +182,19 @@ void Pass::RunShare(const Product& product, int64_t begin, int64_t end,
 
 int64_t Pass::Grain(int64_t records, int threads) const {
   // Many rows of activations are read once per call: calls should be whole.
-  if (x_.rows > kernel_.max_rows) return kernel_.records_per_call;
+  if (y_.rows > kernel_.max_rows) return kernel_.records_per_call;
   return std::clamp<int64_t>(records / (kMinPieces * threads), 1,
                              kernel_.records_per_call);
 }
 
 void Pass::Run(ThreadPool& pool) {
-  const int64_t panel_bytes = GatheredBytes() + RoundUpToLine(PanelBytes());
+  const int64_t panel_bytes = RoundUpToLine(PanelBytes(pool.threads()));
   const int64_t scratch_bytes =
       kernel_.scratch_bytes == nullptr
           ? 0
-          : kernel_.scratch_bytes(w_.layout(), x_.rows);
+          : kernel_.scratch_bytes(w_.layout(), y_.rows);
   const int64_t thread_bytes =
-      RoundUpToLine(x_.rows * TotalsStride() * sizeof(float)) +
+      RoundUpToLine(y_.rows * TotalsStride() * sizeof(float)) +
       RoundUpToLine(scratch_bytes);
   std::byte* memory = pool.Scratch(
       static_cast<size_t>(panel_bytes + pool.threads() * thread_bytes));
