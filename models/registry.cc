@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -28,6 +29,8 @@
 #include "models/families/llama_gguf.h"
 #include "models/manifest_config.h"
 #include "models/packed_names.h"
+#include "models/quantized/quantized_folder.h"
+#include "models/quantized/quantized_summary.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/llama2c.h"
 #include "tensor/io/packed_file.h"
@@ -112,15 +115,27 @@ absl::Status ReadGenerationConfig(const fs::path& path, DecoderConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status RefuseQuantized(ConfigReader& json) {
-  if (!json.Has("quantization_config")) return absl::OkStatus();
-  ConfigReader settings = json.Object("quantization_config");
-  if (!json.status().ok()) return json.status();
-  return absl::UnimplementedError(absl::StrCat(
-      json.source(), ": \"quantization_config\" (method \"",
-      settings.StringOr("quant_method", "unknown"),
-      "\"): quantized checkpoints are not supported yet; use the float "
-      "checkpoint that this one was made from, or a GGUF file"));
+// The folder's tensors, quantized ones as codes.
+absl::Status OpenFolderTensors(const std::string& path, ConfigReader& json,
+                               Checkpoint& checkpoint) {
+  absl::StatusOr<std::unique_ptr<TensorSource>> stored =
+      OpenSafetensorsFolder(path);
+  if (!stored.ok()) return stored.status();
+  absl::StatusOr<std::optional<ConfigReader>> settings =
+      FindQuantizationConfig(path, json);
+  if (!settings.ok()) return settings.status();
+  if (!settings->has_value()) {
+    checkpoint.tensors = *std::move(stored);
+    return CheckNotQuantized(*checkpoint.tensors);
+  }
+  absl::StatusOr<std::unique_ptr<QuantizedTensors>> tensors =
+      OpenQuantizedTensors(*std::move(stored), **settings);
+  if (!tensors.ok()) return tensors.status();
+  checkpoint.quantized =
+      std::make_shared<const QuantizedSummary>((*tensors)->summary());
+  checkpoint.names.ignored = (*tensors)->zero_biases();
+  checkpoint.tensors = *std::move(tensors);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Checkpoint> OpenFolder(const std::string& path) {
@@ -135,21 +150,20 @@ absl::StatusOr<Checkpoint> OpenFolder(const std::string& path) {
   }
   const HuggingFaceFamily* family = FindFamily(*json);
   if (family == nullptr) return json->status();
-  absl::Status status = RefuseQuantized(*json);
+  Checkpoint checkpoint;
+  checkpoint.format = "safetensors";
+  absl::Status status = OpenFolderTensors(path, *json, checkpoint);
   if (!status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<TensorSource>> tensors =
-      OpenSafetensorsFolder(path);
-  if (!tensors.ok()) return tensors.status();
-  absl::StatusOr<FamilyModel> model = family->read(*json, **tensors);
+  absl::StatusOr<FamilyModel> model = family->read(*json, *checkpoint.tensors);
   if (!model.ok()) return model.status();
   status =
       ReadGenerationConfig(folder / "generation_config.json", model->config);
   if (!status.ok()) return status;
-  Checkpoint checkpoint;
-  checkpoint.format = "safetensors";
+  std::vector<std::string>& ignored = model->names.ignored;
+  ignored.insert(ignored.end(), checkpoint.names.ignored.begin(),
+                 checkpoint.names.ignored.end());
   checkpoint.config = std::move(model->config);
   checkpoint.names = std::move(model->names);
-  checkpoint.tensors = *std::move(tensors);
   return checkpoint;
 }
 

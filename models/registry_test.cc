@@ -167,15 +167,28 @@ TEST_F(RegistryTest, ArchitectureAloneNamesTheFamily) {
   EXPECT_THAT(OpenCheckpoint(dir_), IsOk());
 }
 
-TEST_F(RegistryTest, RejectsQuantizedCheckpoint) {
+TEST_F(RegistryTest, RejectsQuantizationSettingsOverFloatTensors) {
   TinyModelOptions options;
   options.extra_config =
-      R"("quantization_config": {"quant_method": "gptq", "bits": 4})";
+      R"("quantization_config": {"quant_method": "gptq", "bits": 4,
+                                 "group_size": 32})";
   WriteModel(options);
-  EXPECT_THAT(OpenError(),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       AllOf(HasSubstr("quantization_config"),
-                             HasSubstr("gptq"), HasSubstr("GGUF"))));
+  EXPECT_THAT(OpenError(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                    AllOf(HasSubstr("model.safetensors"),
+                                          HasSubstr("quantization_config"),
+                                          HasSubstr(".qweight"))));
+}
+
+TEST_F(RegistryTest, RejectsQuantizedTensorsWithoutSettings) {
+  WriteModel();
+  const std::vector<int32_t> words(4 * 48);
+  RewriteTensors([&](std::vector<NamedTensor>& tensors) {
+    tensors.push_back({"model.layers.0.mlp.up_proj.qweight",
+                       MakeTensorView<int32_t>(words, {4, 48})});
+  });
+  EXPECT_THAT(OpenError(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                    AllOf(HasSubstr("up_proj.qweight"),
+                                          HasSubstr("quantization_config"))));
 }
 
 TEST_F(RegistryTest, RejectsMissingTensorByName) {
@@ -308,11 +321,21 @@ TEST(RegistrySharedDataTest, OpensEveryVariant) {
   EXPECT_EQ(opened, 21);
 }
 
-TEST(RegistrySharedDataTest, RefusesQuantizedFoldersByName) {
-  const auto gptq = testing::SharedDataPath("quantized/tolstoy-llama-gptq-g32");
-  if (!gptq) GTEST_SKIP() << "shared data is not beside the checkout";
-  EXPECT_THAT(OpenCheckpoint(*gptq),
-              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("gptq")));
+TEST(RegistrySharedDataTest, OpensEveryQuantizedFolder) {
+  const auto quantized = testing::SharedDataPath("quantized");
+  if (!quantized) GTEST_SKIP() << "shared data is not beside the checkout";
+  int opened = 0;
+  for (const auto& entry : fs::directory_iterator(*quantized)) {
+    if (!fs::exists(entry.path() / "config.json")) continue;
+    const absl::StatusOr<Checkpoint> checkpoint =
+        OpenCheckpoint(entry.path().string());
+    ASSERT_THAT(checkpoint, IsOk());
+    ASSERT_NE(checkpoint->quantized, nullptr);
+    EXPECT_EQ(checkpoint->quantized->coded_matrices,
+              checkpoint->config.family == "llama" ? 42 : 24);
+    ++opened;
+  }
+  EXPECT_EQ(opened, 6);
 }
 
 }  // namespace

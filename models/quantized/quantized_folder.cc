@@ -1,6 +1,7 @@
 #include "models/quantized/quantized_folder.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "absl/types/span.h"
 #include "models/quantized/open_module.h"
 #include "models/quantized/quantization_settings.h"
 #include "models/quantized/stored_codes.h"
@@ -61,6 +64,9 @@ class Folder : public QuantizedTensors {
   absl::Status Open(const QuantizationSettings& settings);
 
   const QuantizedSummary& summary() const override { return summary_; }
+  const std::vector<std::string>& zero_biases() const override {
+    return zero_biases_;
+  }
   const std::string& path() const override { return stored_->path(); }
   const std::vector<std::string>& names() const override { return names_; }
 
@@ -100,6 +106,7 @@ class Folder : public QuantizedTensors {
   std::unique_ptr<TensorSource> stored_;
   std::vector<std::string> names_;
   absl::flat_hash_map<std::string, std::unique_ptr<StoredCodes>> coded_;
+  std::vector<std::string> zero_biases_;
   QuantizedSummary summary_;
   Tally exceptions_;
   Tally warnings_;
@@ -152,6 +159,11 @@ void Folder::JudgeMatrix(const QuantizationSettings& settings,
   }
 }
 
+bool HoldsOnlyZeros(const TensorView& tensor) {
+  const absl::Span<const std::byte> bytes(tensor.data, tensor.bytes);
+  return absl::c_all_of(bytes, [](std::byte b) { return b == std::byte{0}; });
+}
+
 // Opens every module of which any part is stored; names_ is what remains.
 absl::Status Folder::OpenModules(const QuantizationSettings& settings) {
   std::set<std::string> modules;
@@ -174,6 +186,10 @@ absl::Status Folder::OpenModules(const QuantizationSettings& settings) {
     JudgeMatrix(settings, module, **codes);
     names_.push_back(module + ".weight");
     coded_.emplace(names_.back(), *std::move(codes));
+    const std::string bias = module + ".bias";
+    if (!stored_->Contains(bias)) continue;
+    const absl::StatusOr<TensorView> view = stored_->Find(bias);
+    if (view.ok() && HoldsOnlyZeros(*view)) zero_biases_.push_back(bias);
   }
   std::sort(names_.begin(), names_.end());
   return absl::OkStatus();
@@ -222,6 +238,21 @@ absl::StatusOr<std::optional<ConfigReader>> FindQuantizationConfig(
     return *std::move(settings);
   }
   return std::nullopt;
+}
+
+absl::Status CheckNotQuantized(const TensorSource& tensors) {
+  for (const CodeLayout layout :
+       {CodeLayout::kGptq, CodeLayout::kCompressedTensors}) {
+    for (const std::string& name : tensors.names()) {
+      if (!absl::EndsWith(name, ModuleParts(layout)[0])) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(tensors.path(), ": tensor ", name,
+                       " is quantized, but neither config.json "
+                       "(\"quantization_config\") nor "
+                       "a quantize_config.json beside it says how"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<QuantizedTensors>> OpenQuantizedTensors(

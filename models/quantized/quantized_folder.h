@@ -19,7 +19,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/config_reader.h"
 #include "models/quantized/quantized_summary.h"
@@ -34,6 +36,10 @@ namespace nibble {
 class QuantizedTensors : public TensorSource {
  public:
   virtual const QuantizedSummary& summary() const = 0;
+
+  // Biases of quantized modules that hold only zeros. Some writers give every
+  // module one; where the model has none, they may be ignored.
+  virtual const std::vector<std::string>& zero_biases() const = 0;
 };
 
 // The settings of a quantized checkpoint: "quantization_config" of config.json
@@ -41,6 +47,10 @@ class QuantizedTensors : public TensorSource {
 // the folder. nullopt when there are none: a float checkpoint.
 absl::StatusOr<std::optional<ConfigReader>> FindQuantizationConfig(
     const std::string& folder, ConfigReader& config_json);
+
+// For a checkpoint without settings. InvalidArgument: it holds quantized
+// matrices, which cannot be read without them.
+absl::Status CheckNotQuantized(const TensorSource& tensors);
 
 // `stored`, which the result owns, seen through `settings`. Shapes, dtypes and
 // group indices of every quantized matrix are checked, its codes and scales are
