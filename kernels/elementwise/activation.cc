@@ -6,6 +6,14 @@
 #include "kernels/elementwise/row_parallel.h"
 
 namespace nibble {
+namespace {
+
+// Rows of a block that are fetched ahead: they are short, and each begins in
+// memory far from the one before.
+constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kLineFloats = 16;
+
+}  // namespace
 
 void Activate(Activation activation, absl::Span<float> x) {
   const ActivationKernels& kernels = SelectKernels(ActivationTable());
@@ -19,6 +27,23 @@ void GatedActivate(Activation activation, absl::Span<const float> gate,
   const ActivationKernels& kernels = SelectKernels(ActivationTable());
   kernels.gated[static_cast<int>(activation)](
       gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
+}
+
+void GatedActivateBlock(Activation activation, MatrixView<const float> gate,
+                        MatrixView<const float> up, MatrixView<float> out) {
+  DCHECK(gate.rows == up.rows && gate.cols == up.cols);
+  DCHECK(gate.rows == out.rows && gate.cols == out.cols);
+  const auto gated =
+      SelectKernels(ActivationTable()).gated[static_cast<int>(activation)];
+  for (int64_t row = 0; row < gate.rows; ++row) {
+    if (row + kRowsAhead < gate.rows) {
+      const float* const later = out.row(row + kRowsAhead);
+      for (int64_t i = 0; i < gate.cols; i += kLineFloats) {
+        __builtin_prefetch(later + i, /*write=*/1, /*locality=*/3);
+      }
+    }
+    gated(gate.row(row), up.row(row), gate.cols, out.row(row));
+  }
 }
 
 void ActivateRows(Activation activation, MatrixView<float> x,

@@ -28,6 +28,10 @@ void Activate(Activation activation, absl::Span<float> x);
 void GatedActivate(Activation activation, absl::Span<const float> gate,
                    absl::Span<const float> up, absl::Span<float> out);
 
+// The rows of a block on the calling thread; any strides.
+void GatedActivateBlock(Activation activation, MatrixView<const float> gate,
+                        MatrixView<const float> up, MatrixView<float> out);
+
 // Row by row, shared among threads; any strides.
 void ActivateRows(Activation activation, MatrixView<float> x, ThreadPool& pool);
 void GatedActivateRows(Activation activation, MatrixView<const float> gate,

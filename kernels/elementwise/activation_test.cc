@@ -1,5 +1,6 @@
 #include "kernels/elementwise/activation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <limits>
@@ -138,6 +139,9 @@ TEST(ActivationRowsTest, RowsMatchSingleCalls) {
     GatedActivate(Activation::kSilu, gate.row_span(r), up.row_span(r),
                   absl::MakeSpan(&expected[r * ffn], ffn));
   }
+  EXPECT_EQ(out, expected);
+  std::fill(out.begin(), out.end(), 0.0f);
+  GatedActivateBlock(Activation::kSilu, gate, up, {out.data(), rows, ffn});
   EXPECT_EQ(out, expected);
   ActivateRows(Activation::kGelu, {out.data(), rows, ffn}, pool);
   Activate(Activation::kGelu, absl::MakeSpan(expected));
