@@ -21,6 +21,7 @@
 // After foreach_target.h, once per target.
 #include "hwy/highway.h"
 #include "kernels/attention/int8_groups-inl.h"
+#include "kernels/attention/int8_queries-inl.h"
 #include "kernels/attention/int8_softmax-inl.h"
 #include "kernels/attention/int8_tiles-inl.h"
 #include "kernels/attention/join-inl.h"
@@ -40,10 +41,6 @@ constexpr int64_t kMaxTileRows = 6;
 // 3,072 tokens in GB/s, with 2, 4, 8 and 16 KiB: 32/32/128 19, 22, 26, 25;
 // 9/3/64 12, -, 22, -.
 constexpr int64_t kAheadBytes = 8192;
-
-// How many rows ahead of their rounding, which takes some 50 cycles each,
-// queries are prefetched.
-constexpr int64_t kAheadRows = 8;
 
 // The scratch of a running task.
 struct Int8Scratch {
@@ -80,50 +77,6 @@ struct Int8Scratch {
   float* block;          // Partial of one block
   float* total;          // Partial of all blocks so far
 };
-
-// Queries of a prompt lie in L3 at best: a token's are far from the next's.
-HWY_INLINE void PrefetchQuery(const AttentionTask& task, const Rows& rows,
-                              int64_t token, int64_t head) {
-  if (token * rows.group >= task.row_end) return;
-  const float* query = task.sequence->q.row(token) +
-                       (task.kv_head * rows.group + head) * rows.head_dim;
-  for (int64_t i = 0; i < rows.head_dim; i += 16) {
-    PrefetchLine(reinterpret_cast<const std::byte*>(query + i));
-  }
-}
-
-template <bool kVnni>
-Int8Queries QuantizeQueries(const AttentionTask& task, const Rows& rows,
-                            const Int8Scratch& scratch) {
-  const int64_t stride = 2 * rows.stride;
-  const float unit = task.params->scale * kScoreUnit;
-  std::fill_n(scratch.query, rows.stride, 0.0f);
-  int64_t token = task.row_begin / rows.group;
-  int64_t head = task.row_begin % rows.group;
-  const int64_t ahead = (kAheadRows + rows.group - 1) / rows.group;
-  for (int64_t r = 0; r < ahead * rows.group; ++r) {
-    PrefetchQuery(task, rows, token + r / rows.group, r % rows.group);
-  }
-  for (int64_t r = 0; r < rows.count; ++r) {
-    const float* query = task.sequence->q.row(token) +
-                         (task.kv_head * rows.group + head) * rows.head_dim;
-    PrefetchQuery(task, rows, token + ahead, head);
-    if (rows.head_dim < rows.stride) {
-      std::copy_n(query, rows.head_dim, scratch.query);
-      query = scratch.query;
-    }
-    scratch.query_scales[r] =
-        unit * QuantizeQuery<kVnni>(query, rows.head_dim, rows.stride,
-                                    scratch.codes + r * stride,
-                                    scratch.offsets + r);
-    if (++head == rows.group) {
-      head = 0;
-      ++token;
-    }
-  }
-  return {scratch.codes, scratch.offsets, scratch.query_scales, stride,
-          (rows.head_dim + 3) / 4};
-}
 
 struct GroupTables {
   GroupTable keys;
@@ -392,7 +345,9 @@ template <bool kVnni>
 void AttendInt8(const AttentionTask& task, float* floats) {
   const Rows rows = RowsOf(task);
   const Int8Scratch scratch(floats, rows.head_dim);
-  const Int8Queries queries = QuantizeQueries<kVnni>(task, rows, scratch);
+  const Int8Queries queries = QuantizeQueries<kVnni>(
+      task, rows,
+      {scratch.codes, scratch.offsets, scratch.query_scales, scratch.query});
   Int8Block<kVnni> block(task, rows, queries, scratch);
   AttendBlocks(task, rows, scratch.block, scratch.total,
                [&](int64_t b, const Partial& out)

@@ -1,6 +1,6 @@
 // From scores to integer weights: the softmax of attention over an int8 cache
-// within one key block, and the rounding of queries. Included once per Highway
-// target; int8_arithmetic.h has the formulas.
+// within one key block. Included once per Highway target; int8_arithmetic.h has
+// the formulas.
 
 #if defined(NIBBLE_KERNELS_ATTENTION_INT8_SOFTMAX_INL_H_) == \
     defined(HWY_TARGET_TOGGLE)
@@ -11,17 +11,14 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "hwy/highway.h"
 #include "kernels/attention/attention_task.h"
 #include "kernels/attention/int8_arithmetic.h"
 #include "kernels/attention/int8_dot-inl.h"
-#include "kernels/attention/int8_page.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -30,62 +27,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Keys whose weights are packed at a time: four AVX-512 vectors.
 inline constexpr int64_t kWeightUnit = 64;
-
-// Words 0 1 2 3 of every four as 0 2 1 3, as WordsOf splits a line.
-template <class V>
-HWY_INLINE V SplitOrder(V words) {
-  return hn::Per4LaneBlockShuffle<3, 1, 2, 0>(words);
-}
-
-// Writes the codes of one row as Int8Queries has them; returns the row's scale
-// and sets its offset. x: [padded_dim], zeros from head_dim on.
-template <bool kVnni>
-HWY_INLINE float QuantizeQuery(const float* x, int64_t head_dim,
-                               int64_t padded_dim, std::byte* codes,
-                               int32_t* offset) {
-  const hn::ScalableTag<float> d;
-  const hn::RebindToSigned<decltype(d)> di;
-  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  // The bits of |x| order like its value, with NaNs above infinity.
-  auto largest = hn::Zero(di);
-  for (int64_t i = 0; i < padded_dim; i += N) {
-    const auto bits = hn::BitCast(di, hn::Abs(hn::LoadU(d, x + i)));
-    largest = hn::Max(largest, bits);
-  }
-  const int32_t bits = hn::ReduceMax(di, largest);
-  float magnitude;
-  std::memcpy(&magnitude, &bits, sizeof(magnitude));
-  *offset = 0;
-  if (!(magnitude >= kMinQueryMagnitude) || std::isinf(magnitude)) {
-    std::memset(codes, 0, static_cast<size_t>(2 * padded_dim));
-    return magnitude < kMinQueryMagnitude
-               ? 0.0f
-               : std::numeric_limits<float>::quiet_NaN();
-  }
-  const float range = static_cast<float>(MaxQueryCode(head_dim));
-  const auto factor = hn::Set(d, range / magnitude);
-  auto sum = hn::Zero(di);
-  for (int64_t i = 0; i < padded_dim; i += N) {
-    const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), factor));
-    sum = hn::Add(sum, code);
-    if constexpr (kVnni) {
-      const hn::Rebind<int8_t, decltype(d)> d8;
-      const hn::Rebind<uint8_t, decltype(d)> du8;
-      const hn::RebindToUnsigned<decltype(d)> du;
-      const auto high = hn::ShiftRight<8>(hn::Add(code, hn::Set(di, 128)));
-      int8_t* const to = reinterpret_cast<int8_t*>(codes) + i;
-      hn::StoreU(hn::DemoteTo(d8, high), d8, to);
-      hn::StoreU(hn::BitCast(d8, hn::TruncateTo(du8, hn::BitCast(du, code))),
-                 d8, to + padded_dim);
-    } else {
-      const hn::Rebind<int16_t, decltype(d)> d16;
-      hn::StoreU(SplitOrder(hn::DemoteTo(d16, code)), d16,
-                 reinterpret_cast<int16_t*>(codes) + i);
-    }
-  }
-  *offset = -kInt8KeyOffset * hn::ReduceSum(di, sum);
-  return magnitude / range;
-}
 
 // The sum of 16 lanes, folded in halves.
 HWY_INLINE float FoldedSum(const float* lanes) {
