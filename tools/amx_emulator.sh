@@ -131,6 +131,7 @@ fi
 targets=(//kernels:cpu_test //kernels:amx_refusal_test
   //kernels/matmul:tiles_test //kernels/matmul:amx_kernels_test
   //kernels/matmul:kernels_test //kernels/matmul:integer_kernels_test
+  //kernels/matmul:minimums_test //kernels/matmul:input_order_test
   //kernels/matmul:matmul_test
   //apps:doctor //apps:quantize //apps:generate)
 ./bazelw build "$@" "${targets[@]}" </dev/null || {
@@ -146,7 +147,11 @@ check amx_kernels_test run_test //kernels/matmul:amx_kernels_test
 check kernels_test run_test //kernels/matmul:kernels_test '*_amx-*emulated*'
 # Without the sweeps, whose scalar reference takes minutes here.
 check integer_kernels_test run_test //kernels/matmul:integer_kernels_test \
-  '*_amx-*emulated*:*EveryGroupSize*:*LongRows*:*Tails*'
+  '*_amx-*emulated*:*EveryGroupSize*:*Widths*:*LongRows*:*Tails*'
+check minimums_test run_test //kernels/matmul:minimums_test \
+  '*_amx-*emulated*:*EveryGroupSize*:*Widths*:*Tails*'
+check input_order_test run_test //kernels/matmul:input_order_test \
+  '*_amx-*emulated*'
 check matmul_test run_test //kernels/matmul:matmul_test
 check doctor run_doctor
 if [[ -e $data/models/tolstoy-llama ]]; then

@@ -61,6 +61,21 @@ TEST_P(IntegerKernelTest, EqualsTheReferenceForEveryGroupSize) {
   }
 }
 
+// Falcon 7B's hidden size and Llama 7B's MLP: not multiples of every group.
+TEST_P(IntegerKernelTest, EqualsTheReferenceForTheWidthsOfModels) {
+  for (int64_t inputs : {4544, 11008}) {
+    for (int64_t group_size : {32, 64, 128, 256, 512, 1024, 16384}) {
+      SCOPED_TRACE(testing::Message() << inputs << " " << group_size);
+      const bool symmetric = group_size % 128 == 0;
+      const PackedMatrix w =
+          RandomIntegers(Layout(3, inputs, group_size, symmetric), 1).Pack();
+      for (int64_t rows : {1, 13}) {
+        ExpectEqualsReference(RandomValues(rows * inputs, 2), w);
+      }
+    }
+  }
+}
+
 TEST_P(IntegerKernelTest, EqualsTheReferenceForEveryNumberOfRows) {
   for (bool symmetric : {true, false}) {
     const PackedMatrix w =

@@ -16,8 +16,8 @@
 //
 // With Activations::kInt8 and integer weights, sums within a group of inputs
 // are exact in int32 and are added up group by group in f32 (reference.h), then
-// what outliers exceed the int8 range by (outliers.h): the same bits everywhere
-// again.
+// the part of minimums (minimums.h), then what outliers exceed the int8 range
+// by (outliers.h): the same bits everywhere again.
 //
 // With Activations::kBF16 the ISA matters: AVX512_BF16 takes subnormal values
 // for zero, and AMX sums in an order of its own, tiles of 32 k one after
