@@ -1,4 +1,5 @@
-// quantize: a float checkpoint in, a packed model out.
+// quantize: a float checkpoint in, a packed model, a GGUF file or a GPTQ folder
+// out.
 
 #include <cstdio>
 #include <string>
@@ -17,6 +18,8 @@
 #include "apps/quantize_flags.h"
 #include "apps/quantize_report.h"
 #include "kernels/thread_pool.h"
+#include "quantization/export/gguf_export.h"
+#include "quantization/export/gptq_export.h"
 #include "quantization/flow.h"
 #include "tensor/io/atomic_file.h"
 
@@ -31,6 +34,21 @@ absl::Status WriteReport(const std::string& path, const Json& report) {
   return status.ok() ? file->Commit() : status;
 }
 
+// Every format has a function of one form.
+using Writer = decltype(&QuantizeCheckpoint);
+
+Writer WriterOf(OutputFormat format) {
+  switch (format) {
+    case OutputFormat::kGguf:
+      return ExportGguf;
+    case OutputFormat::kGptq:
+      return ExportGptq;
+    case OutputFormat::kNib:
+      break;
+  }
+  return QuantizeCheckpoint;
+}
+
 absl::Status QuantizeMain(absl::Span<const std::string>) {
   absl::StatusOr<QuantizeRequest> request = QuantizeRequestFromFlags();
   if (!request.ok()) return request.status();
@@ -41,7 +59,7 @@ absl::Status QuantizeMain(absl::Span<const std::string>) {
   request->options.cancelled = interrupt.flag();
   ProgressBar bar("quantizing", stderr);
   ThreadPool pool(request->threads);
-  absl::StatusOr<QuantizationReport> report = QuantizeCheckpoint(
+  absl::StatusOr<QuantizationReport> report = WriterOf(request->format)(
       *model, request->out, request->options, pool,
       [&bar](int64_t done, int64_t total) { bar.Update(done, total); });
   bar.Finish();
@@ -68,6 +86,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {"quantize",
        "rounds the weights of a model to 4 or 8 bits and packs them into a "
-       ".nib file, which is mapped and run in place."},
+       ".nib file, which is mapped and run in place; or writes them as other "
+       "programs read them."},
       nibble::QuantizeMain);
 }

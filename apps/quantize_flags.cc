@@ -1,11 +1,9 @@
 #include "apps/quantize_flags.h"
 
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <string>
 
-#include "absl/algorithm/container.h"
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,22 +18,29 @@
 #include "quantization/round_to_nearest.h"
 #include "tensor/packed_layout.h"
 
-ABSL_FLAG(std::string, out, "", "the .nib file to write");
+ABSL_FLAG(std::string, out, "",
+          "what to write: a .nib file, a .gguf file, or a folder that is not "
+          "there yet (--format=gptq)");
 ABSL_FLAG(std::string, method, "rtn",
-          "how weights are rounded: rtn (to nearest); gptq, awq, teq and "
-          "signround are not in this version yet");
-ABSL_FLAG(int, bits, 4, "bits per weight: 4 or 8");
-ABSL_FLAG(std::string, group_size, "128",
+          "how weights are rounded: rtn (to nearest), or keep: not at all, the "
+          "codes of a quantized checkpoint stay as they are; gptq, awq, teq "
+          "and signround are not in this version yet");
+ABSL_FLAG(std::optional<int>, bits, std::nullopt,
+          "bits per weight: 4 (the default) or 8, and with --format=gguf also "
+          "16 (F16)");
+ABSL_FLAG(std::string, group_size, "",
           "weights of a row that share a scale: a multiple of 32, or row (or "
-          "-1) for one scale per row");
+          "-1) for one scale per row; default 128, and 32 with --format=gguf");
 ABSL_FLAG(std::optional<bool>, symmetric, std::nullopt,
           "no zero points; default false with 4 bits, and always true with 8");
-ABSL_FLAG(std::string, keep_float, nibble::kDefaultKeepFloat,
+ABSL_FLAG(std::optional<std::string>, keep_float, std::nullopt,
           "matrices whose name this regular expression matches stay bf16; "
-          "empty: none. Names: layers.N.qkv.weight, layers.N.attention.weight, "
+          "default ^head, empty: none. Names: layers.N.qkv.weight, "
+          "layers.N.attention.weight, "
           "layers.N.up.weight, layers.N.down.weight, head.weight");
 ABSL_FLAG(std::string, format, "nib",
-          "what is written: nib; gptq and gguf are not in this version yet");
+          "what is written: nib; gguf, a file for llama.cpp (Q4_0 with "
+          "--symmetric, else Q4_1; Q8_0; F16); gptq, a Hugging Face folder");
 ABSL_FLAG(std::string, report, "",
           "file for a JSON report: what each tensor lost, bytes, time");
 ABSL_FLAG(std::string, output, "text",
@@ -76,23 +81,29 @@ absl::Status NotYet(absl::string_view flag, absl::string_view value) {
   return absl::UnimplementedError(
       absl::StrCat("--", flag, "=", value,
                    ": not supported by this version yet; it rounds to nearest "
-                   "(--method=rtn) into a .nib file (--format=nib)"));
+                   "(--method=rtn)"));
 }
 
-absl::Status CheckChoice(absl::string_view flag, absl::string_view value,
-                         absl::string_view supported,
-                         std::initializer_list<absl::string_view> later) {
-  if (value == supported) return absl::OkStatus();
-  if (absl::c_linear_search(later, value)) return NotYet(flag, value);
-  return FlagError(flag, value, absl::StrCat("must be ", supported));
+absl::Status CheckMethod(const std::string& method) {
+  if (method == "rtn" || method == "keep") return absl::OkStatus();
+  for (const char* later : {"gptq", "awq", "teq", "signround"}) {
+    if (method == later) return NotYet("method", method);
+  }
+  return FlagError("method", method, "must be rtn or keep");
+}
+
+absl::StatusOr<OutputFormat> ReadFormat() {
+  const std::string name = absl::GetFlag(FLAGS_format);
+  if (name == "nib") return OutputFormat::kNib;
+  if (name == "gguf") return OutputFormat::kGguf;
+  if (name == "gptq") return OutputFormat::kGptq;
+  return FlagError("format", name, "must be nib, gguf or gptq");
 }
 
 absl::Status RefuseFlagsOfLaterVersions() {
-  absl::Status status = CheckChoice("method", absl::GetFlag(FLAGS_method),
-                                    "rtn", {"gptq", "awq", "teq", "signround"});
+  absl::Status status = CheckMethod(absl::GetFlag(FLAGS_method));
   if (status.ok()) {
-    status = CheckChoice("format", absl::GetFlag(FLAGS_format), "nib",
-                         {"gptq", "gguf"});
+    status = ReadFormat().status();
   }
   const auto refuse = [&status](absl::string_view flag,
                                 const std::optional<std::string>& value) {
@@ -114,8 +125,9 @@ absl::Status RefuseFlagsOfLaterVersions() {
   return status;
 }
 
-absl::StatusOr<int64_t> ReadGroupSize() {
+absl::StatusOr<int64_t> ReadGroupSize(OutputFormat format) {
   const std::string text = absl::GetFlag(FLAGS_group_size);
+  if (text.empty()) return format == OutputFormat::kGguf ? 32 : 128;
   if (text == "row" || text == "-1") return kWholeRow;
   int64_t size = 0;
   if (!absl::SimpleAtoi(text, &size) || size < 1 ||
@@ -127,13 +139,15 @@ absl::StatusOr<int64_t> ReadGroupSize() {
   return size;
 }
 
-absl::StatusOr<RoundingOptions> ReadRounding() {
+absl::StatusOr<RoundingOptions> ReadRounding(OutputFormat format) {
   RoundingOptions rounding;
-  rounding.bits = absl::GetFlag(FLAGS_bits);
-  if (rounding.bits != 4 && rounding.bits != 8) {
-    return FlagError("bits", absl::StrCat(rounding.bits), "must be 4 or 8");
+  rounding.bits = absl::GetFlag(FLAGS_bits).value_or(4);
+  const bool f16 = rounding.bits == 16 && format == OutputFormat::kGguf;
+  if (rounding.bits != 4 && rounding.bits != 8 && !f16) {
+    return FlagError("bits", absl::StrCat(rounding.bits),
+                     "must be 4 or 8, or with --format=gguf 16");
   }
-  const absl::StatusOr<int64_t> group_size = ReadGroupSize();
+  const absl::StatusOr<int64_t> group_size = ReadGroupSize(format);
   if (!group_size.ok()) return group_size.status();
   rounding.group_size = *group_size;
   const std::optional<bool> symmetric = absl::GetFlag(FLAGS_symmetric);
@@ -143,6 +157,23 @@ absl::StatusOr<RoundingOptions> ReadRounding() {
   }
   rounding.symmetric = symmetric.value_or(rounding.bits == 8);
   return rounding;
+}
+
+// What is kept is not rounded: no flag has a say in it.
+absl::Status CheckNothingIsRounded() {
+  const std::optional<int> bits = absl::GetFlag(FLAGS_bits);
+  const std::optional<bool> symmetric = absl::GetFlag(FLAGS_symmetric);
+  const std::string group_size = absl::GetFlag(FLAGS_group_size);
+  const std::optional<std::string> keep_float = absl::GetFlag(FLAGS_keep_float);
+  constexpr absl::string_view kProblem =
+      "contradicts --method=keep, which takes the weights as they are stored";
+  if (bits) return FlagError("bits", absl::StrCat(*bits), kProblem);
+  if (!group_size.empty()) return FlagError("group_size", group_size, kProblem);
+  if (symmetric) {
+    return FlagError("symmetric", *symmetric ? "true" : "false", kProblem);
+  }
+  if (keep_float) return FlagError("keep_float", *keep_float, kProblem);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> ReadThreads() {
@@ -167,8 +198,11 @@ absl::Status ReadFiles(QuantizeRequest* request) {
   if (request->out.empty()) {
     return absl::InvalidArgumentError("--out=FILE.nib is needed");
   }
-  if (!absl::EndsWith(request->out, ".nib")) {
-    return FlagError("out", request->out, "must end in .nib");
+  const bool folder = request->format == OutputFormat::kGptq;
+  const absl::string_view ending =
+      request->format == OutputFormat::kGguf ? ".gguf" : ".nib";
+  if (!folder && !absl::EndsWith(request->out, ending)) {
+    return FlagError("out", request->out, absl::StrCat("must end in ", ending));
   }
   request->report = absl::GetFlag(FLAGS_report);
   const std::string output = absl::GetFlag(FLAGS_output);
@@ -185,10 +219,15 @@ absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags() {
   absl::Status status = RefuseFlagsOfLaterVersions();
   if (!status.ok()) return status;
   QuantizeRequest request;
-  const absl::StatusOr<RoundingOptions> rounding = ReadRounding();
+  request.format = *ReadFormat();
+  const absl::StatusOr<RoundingOptions> rounding = ReadRounding(request.format);
   if (!rounding.ok()) return rounding.status();
   request.options.rounding = *rounding;
-  request.options.keep_float = absl::GetFlag(FLAGS_keep_float);
+  request.options.keep_float =
+      absl::GetFlag(FLAGS_keep_float).value_or(kDefaultKeepFloat);
+  request.options.keep_codes = absl::GetFlag(FLAGS_method) == "keep";
+  if (request.options.keep_codes) status = CheckNothingIsRounded();
+  if (!status.ok()) return status;
   request.options.program_version = kProgramVersion;
   const absl::StatusOr<int> threads = ReadThreads();
   if (!threads.ok()) return threads.status();

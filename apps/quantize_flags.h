@@ -9,7 +9,10 @@
 
 namespace nibble {
 
+enum class OutputFormat { kNib, kGguf, kGptq };
+
 struct QuantizeRequest {
+  OutputFormat format = OutputFormat::kNib;
   QuantizationOptions options;
   std::string out;
   std::string report;  // a file for the JSON report; empty: none

@@ -141,7 +141,11 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   char length_bytes[sizeof(length)];
   std::memcpy(length_bytes, &length, sizeof(length));
   absl::Status status =
-      file->Append(absl::string_view(length_bytes, sizeof(length_bytes)));
+      file->Reserve(sizeof(length) + length + static_cast<uint64_t>(bytes));
+  if (status.ok()) {
+    status =
+        file->Append(absl::string_view(length_bytes, sizeof(length_bytes)));
+  }
   if (status.ok()) status = file->Append(*json);
   if (!status.ok()) return status;
   return SafetensorsWriter(*std::move(file), bytes);

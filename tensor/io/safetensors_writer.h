@@ -36,11 +36,12 @@ struct SafetensorsPlan {
 
 class SafetensorsWriter {
  public:
-  // Writes the header. The data starts at a multiple of 64 bytes; behind that,
-  // tensors stand without gaps, as the format wants it: who wants them aligned
-  // for mapping gives those of the largest alignment first. InvalidArgument for
-  // a name twice, a name or metadata that is not UTF-8, and a dtype that the
-  // format lacks (the quantized ones).
+  // Takes room on the disk and writes the header. The data starts at a multiple
+  // of 64 bytes; behind that, tensors stand without gaps, as the format wants
+  // it: who wants them aligned for mapping gives those of the largest alignment
+  // first. InvalidArgument for a name twice, a name or metadata that is not
+  // UTF-8, and a dtype that the format lacks (the quantized ones);
+  // ResourceExhausted when the disk is full.
   static absl::StatusOr<SafetensorsWriter> Create(
       const std::string& path, absl::Span<const SafetensorsPlan> tensors,
       const std::map<std::string, std::string>& metadata);
