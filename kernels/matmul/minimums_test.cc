@@ -7,9 +7,11 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cpu.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/matmul/kernel_variants.h"
 #include "kernels/matmul/matmul.h"
@@ -182,7 +184,16 @@ INSTANTIATE_TEST_SUITE_P(Table, MinimumsTest,
                          ::testing::ValuesIn(VariantsOf(WeightFormat::kInt4)),
                          VariantName);
 
-TEST(AddMinimums, IsOneFusedMultiplyAddAGroup) {
+class AddMinimumsTest : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!CpuSupports(GetParam())) GTEST_SKIP() << IsaName(GetParam());
+    ASSERT_TRUE(LimitIsa(GetParam()).ok());
+  }
+  void TearDown() override { ASSERT_TRUE(LimitIsa(BestIsa()).ok()); }
+};
+
+TEST_P(AddMinimumsTest, IsOneFusedMultiplyAddAGroup) {
   constexpr int64_t kInputs = 400, kRecords = 5, kStride = 4 * 32 + 16;
   for (bool wide_scales : {false, true}) {
     const IntegerMatrix w = RandomIntegers(
@@ -213,6 +224,11 @@ TEST(AddMinimums, IsOneFusedMultiplyAddAGroup) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Isas, AddMinimumsTest, ::testing::ValuesIn(kAllIsas),
+                         [](const ::testing::TestParamInfo<Isa>& info) {
+                           return std::string(IsaName(info.param));
+                         });
 
 TEST(SumGroups, AreTheScaledSumsOfTheValues) {
   const PackedLayout layout = LayoutWithMinimums(32, 130, 64);
