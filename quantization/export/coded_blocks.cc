@@ -12,6 +12,9 @@
 namespace nibble {
 namespace {
 
+// Rows read at a time, as the readers of packed codes like it.
+constexpr int64_t kRowsAtOnce = 64;
+
 constexpr float kQ4Zero = 8.0f;
 constexpr float kQ8Zero = 128.0f;
 
@@ -31,7 +34,7 @@ bool Fits(int bits, float zero, float wanted) {
 
 absl::StatusOr<std::optional<CodedBlocks>> CodedBlocks::Find(
     const TensorSource& tensors, const GgufPart& part) {
-  CodedBlocks blocks(tensors, part);
+  CodedBlocks blocks(tensors);
   int64_t coded = 0;
   for (const RowRange& range : part.rows) {
     if (tensors.FindCoded(range.tensor) != nullptr) ++coded;
@@ -85,28 +88,32 @@ const CodedBlocks::Source& CodedBlocks::SourceOf(int64_t row) const {
       [](int64_t wanted, const Source& source) { return wanted < source.end; });
 }
 
-CodedBlocks::Row CodedBlocks::Read(const Source& source, int64_t row) const {
+CodedBlocks::Rows CodedBlocks::Read(const Source& source, int64_t first,
+                                    int64_t count) const {
   const CodedForm& form = source.matrix->form();
   const int64_t groups = form.groups();
   const int64_t blocks = form.inputs / kBlockElements;
-  Row result;
-  result.codes.resize(static_cast<size_t>(form.inputs));
-  std::vector<float> scales(static_cast<size_t>(groups)),
-      offsets(static_cast<size_t>(groups));
+  Rows rows;
+  rows.codes.resize(static_cast<size_t>(count * form.inputs));
+  std::vector<float> scales(static_cast<size_t>(count * groups)),
+      offsets(scales.size());
   source.matrix->Read(
-      source.first_row + row - (source.end - source.rows), 1,
-      {absl::MakeSpan(result.codes), absl::MakeSpan(scales),
+      source.first_row + first - (source.end - source.rows), count,
+      {absl::MakeSpan(rows.codes), absl::MakeSpan(scales),
        form.offset == CodeOffset::kSymmetric ? absl::Span<float>()
                                              : absl::MakeSpan(offsets)});
   if (form.offset == CodeOffset::kSymmetric) {
     offsets.assign(offsets.size(), static_cast<float>(1 << (form.bits - 1)));
   }
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t group = block * kBlockElements / form.group_size;
-    result.scales.push_back(scales[static_cast<size_t>(group)]);
-    result.offsets.push_back(offsets[static_cast<size_t>(group)]);
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      const size_t group = static_cast<size_t>(
+          row * groups + block * kBlockElements / form.group_size);
+      rows.scales.push_back(scales[group]);
+      rows.offsets.push_back(offsets[group]);
+    }
   }
-  return result;
+  return rows;
 }
 
 absl::StatusOr<DType> CodedBlocks::Survey() const {
@@ -114,10 +121,12 @@ absl::StatusOr<DType> CodedBlocks::Survey() const {
   for (const Source& source : sources_) {
     const CodedForm& form = source.matrix->form();
     const bool minimums = form.offset == CodeOffset::kMinimums;
-    for (int64_t i = source.end - source.rows; i < source.end; ++i) {
-      const Row row = Read(source, i);
-      for (size_t b = 0; b < row.scales.size(); ++b) {
-        const float scale = row.scales[b], offset = row.offsets[b];
+    for (int64_t first = source.end - source.rows; first < source.end;
+         first += kRowsAtOnce) {
+      const Rows rows =
+          Read(source, first, std::min(kRowsAtOnce, source.end - first));
+      for (size_t b = 0; b < rows.scales.size(); ++b) {
+        const float scale = rows.scales[b], offset = rows.offsets[b];
         if (!IsF16(scale)) {
           return Error(source,
                        "has a scale that is not finite or that f16 does not "
@@ -137,24 +146,37 @@ absl::StatusOr<DType> CodedBlocks::Survey() const {
                "holds exactly");
 }
 
-void CodedBlocks::Encode(DType dtype, int64_t i,
-                         absl::Span<std::byte> out) const {
-  const int64_t at = part_->SourceRow(i);
-  const Source& source = SourceOf(at);
-  const bool minimums = source.matrix->form().offset == CodeOffset::kMinimums;
-  Row row = Read(source, at);
-  if (dtype == DType::kQ4_1) {
-    for (size_t b = 0; b < row.offsets.size() && !minimums; ++b) {
-      row.offsets[b] = -row.scales[b] * row.offsets[b];
+void CodedBlocks::Encode(
+    DType dtype, int64_t first, int64_t count,
+    absl::FunctionRef<absl::Span<std::byte>(int64_t row)> out) const {
+  for (int64_t end = first + count; first < end; first += count) {
+    const Source& source = SourceOf(first);
+    count = std::min({kRowsAtOnce, end - first, source.end - first});
+    Rows rows = Read(source, first, count);
+    const CodedForm& form = source.matrix->form();
+    if (dtype == DType::kQ4_1) {
+      for (size_t b = 0; b < rows.offsets.size(); ++b) {
+        if (form.offset == CodeOffset::kMinimums) break;
+        rows.offsets[b] *= -rows.scales[b];
+      }
+    } else {
+      const float zero = dtype == DType::kQ4_0 ? kQ4Zero : kQ8Zero;
+      for (size_t k = 0; k < rows.codes.size(); ++k) {
+        rows.codes[k] = static_cast<uint8_t>(rows.codes[k] + zero -
+                                             rows.offsets[k / kBlockElements]);
+      }
     }
-  } else {
-    const float zero = dtype == DType::kQ4_0 ? kQ4Zero : kQ8Zero;
-    for (size_t k = 0; k < row.codes.size(); ++k) {
-      row.codes[k] = static_cast<uint8_t>(row.codes[k] + zero -
-                                          row.offsets[k / kBlockElements]);
+    const size_t inputs = static_cast<size_t>(form.inputs);
+    const size_t blocks = inputs / kBlockElements;
+    for (int64_t row = 0; row < count; ++row) {
+      const size_t at = static_cast<size_t>(row);
+      EncodeGgufCodes(
+          dtype, absl::MakeConstSpan(rows.codes).subspan(at * inputs, inputs),
+          absl::MakeConstSpan(rows.scales).subspan(at * blocks, blocks),
+          absl::MakeConstSpan(rows.offsets).subspan(at * blocks, blocks),
+          out(first + row));
     }
   }
-  EncodeGgufCodes(dtype, row.codes, row.scales, row.offsets, out);
 }
 
 }  // namespace nibble

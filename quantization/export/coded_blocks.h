@@ -4,7 +4,7 @@
 //       CodedBlocks::Find(tensors, part);
 //   if (!coded.ok()) return coded.status();
 //   if (*coded) dtype = (*coded)->Survey();   // q4_0, q4_1 or q8_0
-//   (*coded)->Encode(dtype, 17, absl::MakeSpan(bytes));
+//   (*coded)->Encode(dtype, 0, 64, [&](int64_t row) { return bytes_of(row); });
 //
 // Every weight keeps its value exactly, or there is an error.
 #ifndef NIBBLE_QUANTIZATION_EXPORT_CODED_BLOCKS_H_
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -41,9 +42,11 @@ class CodedBlocks {
   // number (or not finite), or codes of 8 bits have zeros other than 128.
   absl::StatusOr<DType> Survey() const;
 
-  // Row i of the part. REQUIRES: `dtype` came from Survey;
-  // out.size() == GgufRowBytes(dtype, inputs).
-  void Encode(DType dtype, int64_t i, absl::Span<std::byte> out) const;
+  // Rows [first, first + count) of the part's sources, each into the
+  // GgufRowBytes(dtype, inputs) bytes that `out` gives for it.
+  // REQUIRES: `dtype` came from Survey.
+  void Encode(DType dtype, int64_t first, int64_t count,
+              absl::FunctionRef<absl::Span<std::byte>(int64_t row)> out) const;
 
  private:
   struct Source {
@@ -53,23 +56,21 @@ class CodedBlocks {
     int64_t end = 0;  // the row behind its last one, of the part
     int64_t rows = 0;
   };
-  // One row as read: one scale and offset a block.
-  struct Row {
-    std::vector<uint8_t> codes;  // [inputs]
-    std::vector<float> scales;   // [blocks]
-    std::vector<float> offsets;  // [blocks]: zeros, or minimums
+  // Rows as read, with one scale and offset a block.
+  struct Rows {
+    std::vector<uint8_t> codes;  // [rows, inputs]
+    std::vector<float> scales;   // [rows, blocks]
+    std::vector<float> offsets;  // [rows, blocks]: zeros, or minimums
   };
 
-  CodedBlocks(const TensorSource& tensors, const GgufPart& part)
-      : tensors_(&tensors), part_(&part) {}
+  explicit CodedBlocks(const TensorSource& tensors) : tensors_(&tensors) {}
 
   absl::Status Add(const RowRange& range);
   const Source& SourceOf(int64_t row) const;
-  Row Read(const Source& source, int64_t row) const;
+  Rows Read(const Source& source, int64_t first, int64_t count) const;
   absl::Status Error(const Source& source, absl::string_view what) const;
 
   const TensorSource* tensors_;
-  const GgufPart* part_;
   std::vector<Source> sources_;
   int64_t stored_bytes_ = 0;
 };

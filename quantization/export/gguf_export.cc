@@ -132,9 +132,11 @@ class GgufExport {
   }
 
  private:
-  // Writes the bytes of row i; its loss.
-  using EncodeRow = absl::FunctionRef<absl::StatusOr<RoundingLoss>(
-      int64_t i, absl::Span<float> scratch, absl::Span<std::byte> out)>;
+  using RowBytes = absl::FunctionRef<absl::Span<std::byte>(int64_t row)>;
+  // Writes source rows [first, first + count) into their bytes, and the loss of
+  // each into losses[row].
+  using EncodeRows = absl::FunctionRef<absl::Status(
+      int64_t first, int64_t count, RowBytes out, RoundingLoss* losses)>;
 
   absl::Status PlanRounded(std::vector<GgufPart> parts) {
     const RE2 keep(options_.keep_float, RE2::Quiet);
@@ -233,9 +235,9 @@ class GgufExport {
     if (!part.rows.empty()) {
       const absl::StatusOr<Array<float>> stored = gather_.Bias(part.rows);
       if (!stored.ok()) return stored.status();
-      for (size_t i = 0; i < values.size(); ++i) {
-        values[i] = (*stored)[static_cast<size_t>(
-            part.SourceRow(static_cast<int64_t>(i)))];
+      for (int64_t i = 0; i < part.shape.elements(); ++i) {
+        values[static_cast<size_t>(part.WrittenRow(i))] =
+            (*stored)[static_cast<size_t>(i)];
       }
     }
     return writer.Append(
@@ -262,9 +264,9 @@ class GgufExport {
       done.stored_bytes = (*coded)->stored_bytes();
       status = WriteRows(
           written, nullptr,
-          [&](int64_t i, absl::Span<float>, absl::Span<std::byte> out) {
-            (*coded)->Encode(written.dtype, i, out);
-            return RoundingLoss{};
+          [&](int64_t first, int64_t count, RowBytes out, RoundingLoss*) {
+            (*coded)->Encode(written.dtype, first, count, out);
+            return absl::OkStatus();
           },
           writer, &loss);
     } else {
@@ -274,15 +276,10 @@ class GgufExport {
       done.stored_bytes = rows->stored_bytes();
       status = WriteRows(
           written, &*rows,
-          [&](int64_t i, absl::Span<float> scratch,
-              absl::Span<std::byte> out) -> absl::StatusOr<RoundingLoss> {
-            const int64_t row = part.SourceRow(i);
-            absl::Status read = rows->Read(row, scratch);
-            if (!read.ok()) return rows->Error(row, read);
-            absl::StatusOr<RoundingLoss> encoded =
-                EncodeGgufRow(written.dtype, scratch, out);
-            if (!encoded.ok()) return rows->Error(row, encoded.status());
-            return encoded;
+          [&](int64_t first, int64_t count, RowBytes out,
+              RoundingLoss* losses) {
+            return EncodeFloats(*rows, written.dtype, first, count, out,
+                                losses);
           },
           writer, &loss);
     }
@@ -300,14 +297,31 @@ class GgufExport {
     return absl::OkStatus();
   }
 
+  static absl::Status EncodeFloats(const MatrixRows& rows, DType dtype,
+                                   int64_t first, int64_t count, RowBytes out,
+                                   RoundingLoss* losses) {
+    std::vector<float> values(static_cast<size_t>(rows.inputs()));
+    for (int64_t row = first; row < first + count; ++row) {
+      const absl::Status read = rows.Read(row, absl::MakeSpan(values));
+      if (!read.ok()) return rows.Error(row, read);
+      const absl::StatusOr<RoundingLoss> loss =
+          EncodeGgufRow(dtype, values, out(row));
+      if (!loss.ok()) return rows.Error(row, loss.status());
+      losses[row] = *loss;
+    }
+    return absl::OkStatus();
+  }
+
   // `rows` is what is read, to be released; null: codes.
   absl::Status WriteRows(const Written& written, const MatrixRows* rows,
-                         EncodeRow encode, GgufWriter& writer,
+                         EncodeRows encode, GgufWriter& writer,
                          RoundingLoss* sum) {
     const int64_t outputs = written.part.shape.dim(0);
     const int64_t inputs = written.part.shape.dim(1);
     const int64_t row_bytes = GgufRowBytes(written.dtype, inputs);
-    const int64_t block = std::max<int64_t>(1, kBlockWeights / inputs);
+    // Whole heads, within which rows change places.
+    const int64_t unit = std::max<int64_t>(1, written.part.permuted_head_dim);
+    const int64_t block = std::max(unit, kBlockWeights / inputs / unit * unit);
     // One for each row, summed in order: the same for any number of threads.
     std::vector<RoundingLoss> losses(static_cast<size_t>(outputs));
     for (int64_t first = 0; first < outputs; first += block) {
@@ -317,15 +331,15 @@ class GgufExport {
       const absl::Span<std::byte> out(bytes_.data(), bytes);
       SharedStatus status;
       pool_.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
-        std::vector<float> scratch(static_cast<size_t>(inputs));
-        for (int64_t i = begin; i < end; ++i) {
-          const absl::StatusOr<RoundingLoss> loss =
-              encode(first + i, absl::MakeSpan(scratch),
-                     out.subspan(static_cast<size_t>(i * row_bytes),
-                                 static_cast<size_t>(row_bytes)));
-          if (!loss.ok()) return status.Update(loss.status());
-          losses[static_cast<size_t>(first + i)] = *loss;
-        }
+        status.Update(encode(
+            first + begin, end - begin,
+            [&](int64_t row) {
+              return out.subspan(
+                  static_cast<size_t>((written.part.WrittenRow(row) - first) *
+                                      row_bytes),
+                  static_cast<size_t>(row_bytes));
+            },
+            losses.data()));
       });
       absl::Status done = status.Get();
       if (done.ok()) done = writer.Append(out);

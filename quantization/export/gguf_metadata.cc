@@ -9,6 +9,7 @@
 #include "absl/log/log.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "kernels/elementwise/activation_type.h"
 #include "kernels/elementwise/rope.h"
 #include "nlohmann/json.hpp"
 #include "quantization/embedded_files.h"
@@ -103,6 +104,12 @@ void AddModel(const DecoderConfig& config, const std::string& arch,
                                        : ".attention.layer_norm_epsilon"),
                 config.norm_eps);
   AddRope(config, arch, metadata);
+  // Not llama.cpp's: its graphs compute GELU by tanh, whatever the model wants.
+  if (!config.gated) {
+    metadata->String(
+        arch + ".activation",
+        config.activation == Activation::kGelu ? "gelu" : "gelu_new");
+  }
   if (arch == "gptneox") {
     metadata->Bool("gptneox.use_parallel_residual",
                    config.residual == Residual::kParallel);

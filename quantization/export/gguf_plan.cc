@@ -216,10 +216,11 @@ class Planner {
 
 }  // namespace
 
-int64_t GgufPart::SourceRow(int64_t i) const {
-  if (permuted_head_dim == 0) return i;
-  const int64_t in_head = i % permuted_head_dim;
-  return i - in_head + in_head % 2 * (permuted_head_dim / 2) + in_head / 2;
+int64_t GgufPart::WrittenRow(int64_t source) const {
+  if (permuted_head_dim == 0) return source;
+  const int64_t in_head = source % permuted_head_dim;
+  const int64_t half = permuted_head_dim / 2;
+  return source - in_head + in_head % half * 2 + in_head / half;
 }
 
 absl::StatusOr<GgufPlan> PlanGguf(const Checkpoint& checkpoint) {

@@ -41,8 +41,8 @@ struct GgufPart {
   std::string matrix;
 
   bool is_matrix() const { return shape.rank() == 2; }
-  // The row of `rows` that is row i of the part.
-  int64_t SourceRow(int64_t i) const;
+  // Where row `source` of `rows` stands in the part. It stays in its head.
+  int64_t WrittenRow(int64_t source) const;
 };
 
 struct GgufPlan {

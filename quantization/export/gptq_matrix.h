@@ -45,8 +45,9 @@ std::vector<SafetensorsPlan> GptqTensors(const std::string& base,
 
 class GptqMatrix {
  public:
-  // Rows that are best set together: a cache line of qweight.
-  static constexpr int64_t kRowsAtOnce = 16;
+  // Rows that are best set together: whole cache lines of qweight, and as many
+  // as readers of packed codes unpack at a time.
+  static constexpr int64_t kRowsAtOnce = 64;
 
   struct Rows {
     absl::Span<const uint8_t> codes;  // [rows, inputs]
