@@ -248,11 +248,11 @@ class Int8Block {
     if (row.begin >= row.end) {
       out.sum[r] = 0.0f;
       scratch_.mix_scales[r] = 0.0f;
-      ClearWeights(UnitBegin(tile.begin), tile.end, weights);
+      ClearWeights<kVnni>(UnitBegin(tile.begin), tile.end, weights);
       return;
     }
-    ClearWeights(UnitBegin(tile.begin), UnitBegin(row.begin), weights);
-    ClearWeights(UnitEnd(row.end), tile.end, weights);
+    ClearWeights<kVnni>(UnitBegin(tile.begin), UnitBegin(row.begin), weights);
+    ClearWeights<kVnni>(UnitEnd(row.end), tile.end, weights);
     const KeyRange visible{row.begin, row.end};
     SetFactors(visible);
     out.sum[r] = WeighInt8Row<kVnni>(row, scores, out.max[r],
@@ -263,42 +263,15 @@ class Int8Block {
     }
   }
 
-  // Zeroes the weights of the units from `begin` on that start before `end`.
-  static void ClearWeights(int64_t begin, int64_t end, std::byte* weights) {
-    end = UnitEnd(end);
-    if (begin >= end) return;
-    const size_t count = static_cast<size_t>(end - begin);
-    if constexpr (kVnni) {
-      std::memset(weights + begin, 0, count);
-      std::memset(weights + kKeyBlock + begin, 0, count);
-    } else {
-      std::memset(weights + 2 * begin, 0, 2 * count);
-    }
-  }
-
   // value_factors and mix_scale_ for rows that see these columns.
   void SetFactors(KeyRange columns) {
     if (columns.begin == factors_of_.begin && columns.end == factors_of_.end) {
       return;
     }
     factors_of_ = columns;
-    const hn::ScalableTag<float> d;
-    const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-    float* const factors = scratch_.value_factors;
-    std::copy_n(scratch_.value_scales, kKeyBlock, factors);
-    std::fill(factors, factors + columns.begin, 0.0f);
-    std::fill(factors + columns.end, factors + kKeyBlock, 0.0f);
-    auto max = hn::Zero(d);
-    for (int64_t i = 0; i < kKeyBlock; i += N) {
-      max = hn::Max(max, hn::Load(d, factors + i));
-    }
-    const float largest = hn::ReduceMax(d, max);
-    const auto to_weight =
-        hn::Set(d, largest == 0.0f ? 0.0f : kMaxWeight / largest);
-    for (int64_t i = 0; i < kKeyBlock; i += N) {
-      hn::Store(hn::Mul(hn::Load(d, factors + i), to_weight), d, factors + i);
-    }
-    mix_scale_ = largest * (1.0f / kMaxWeight);
+    mix_scale_ =
+        ScaleFactors(columns, scratch_.value_scales, scratch_.value_factors) *
+        (1.0f / kMaxWeight);
   }
 
   // True if the value of a token in these columns has a NaN for its scale.

@@ -57,12 +57,13 @@ HWY_INLINE int64_t UnitEnd(int64_t column) {
 }
 
 // Sets columns [begin, end) of a row, less than a unit.
-HWY_INLINE void HideScores(int64_t begin, int64_t end, float* scores) {
+HWY_INLINE void FillColumns(int64_t begin, int64_t end, float value,
+                            float* row) {
   const hn::ScalableTag<float> d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
-  const auto low = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto values = hn::Set(d, value);
   for (; begin < end; begin += N) {
-    hn::StoreN(low, d, scores + begin, static_cast<size_t>(end - begin));
+    hn::StoreN(values, d, row + begin, static_cast<size_t>(end - begin));
   }
 }
 
@@ -81,8 +82,9 @@ HWY_INLINE float FinishScores(const Int8Row& row, float* scores) {
                 scores + at);
     }
   }
-  HideScores(first, row.begin, scores);
-  HideScores(row.end, last, scores);
+  constexpr float kHidden = -std::numeric_limits<float>::infinity();
+  FillColumns(first, row.begin, kHidden, scores);
+  FillColumns(row.end, last, kHidden, scores);
   // Four chains: the order does not matter to a maximum.
   auto max0 = hn::Load(d, scores + first);
   auto max1 = hn::Load(d, scores + first + N);
@@ -95,6 +97,47 @@ HWY_INLINE float FinishScores(const Int8Row& row, float* scores) {
     max3 = hn::Max(max3, hn::Load(d, scores + at + 3 * N));
   }
   return hn::ReduceMax(d, hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
+}
+
+// factors = scales * 32767 / S of the visible columns of one row, zero in the
+// rest of their units; returns S, the largest of these scales.
+HWY_INLINE float ScaleFactors(KeyRange columns, const float* scales,
+                              float* factors) {
+  const hn::ScalableTag<float> d;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t first = UnitBegin(columns.begin);
+  const int64_t last = UnitEnd(columns.end);
+  for (int64_t i = first; i < last; i += N) {
+    hn::Store(hn::Load(d, scales + i), d, factors + i);
+  }
+  FillColumns(first, columns.begin, 0.0f, factors);
+  FillColumns(columns.end, last, 0.0f, factors);
+  auto max = hn::Zero(d);
+  for (int64_t i = first; i < last; i += N) {
+    max = hn::Max(max, hn::Load(d, factors + i));
+  }
+  const float largest = hn::ReduceMax(d, max);
+  const auto to_weight =
+      hn::Set(d, largest == 0.0f ? 0.0f : kMaxWeight / largest);
+  for (int64_t i = first; i < last; i += N) {
+    hn::Store(hn::Mul(hn::Load(d, factors + i), to_weight), d, factors + i);
+  }
+  return largest;
+}
+
+// Zeroes the weights of the units from `begin` on that start before `end`.
+template <bool kVnni>
+HWY_INLINE void ClearWeights(int64_t begin, int64_t end, std::byte* weights) {
+  const Int8Tag d;
+  for (; begin < end; begin += kWeightUnit) {
+    // Half of a unit's bytes, and the other half.
+    std::byte* const low = weights + begin * (kVnni ? 1 : 2);
+    std::byte* const high = low + (kVnni ? kKeyBlock : kWeightUnit);
+    for (int64_t i = 0; i < kWeightUnit; i += HWY_MAX_BYTES) {
+      hn::Store(hn::Zero(d), d, reinterpret_cast<int32_t*>(low + i));
+      hn::Store(hn::Zero(d), d, reinterpret_cast<int32_t*>(high + i));
+    }
+  }
 }
 
 // p = 2^(score - max): zero 127 below the maximum, NaN for NaN.
