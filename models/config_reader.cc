@@ -248,7 +248,7 @@ ConfigReader ConfigReader::Object(absl::string_view key) {
     }
   }
   return ConfigReader(std::move(object),
-                      absl::StrCat(source_, ": in \"", key, "\""));
+                      absl::StrCat(source_, ": in \"", key.substr(0, 60), "\""));
 }
 
 std::string ListOf(absl::Span<const absl::string_view> names) {

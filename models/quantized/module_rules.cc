@@ -35,7 +35,7 @@ absl::Status ModuleRules::Add(Rule rule) {
       return absl::InvalidArgumentError(
           absl::StrCat("holds a regular expression that cannot be read, ",
                        absl::string_view(rule.text).substr(0, 60), " (",
-                       pattern->error(), ")"));
+                       absl::string_view(pattern->error()).substr(0, 60), ")"));
     }
   }
   rules_.emplace_back(std::move(rule), std::move(pattern));

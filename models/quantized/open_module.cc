@@ -86,7 +86,7 @@ class Opener {
   const std::string& module_;
   const QuantizationSettings& settings_;
   const ModuleForm form_;
-  StoredMatrix matrix_;
+  ModuleTensors matrix_;
   absl::Status status_;
 };
 

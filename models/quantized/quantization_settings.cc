@@ -67,7 +67,7 @@ void SettingsReader::Unsupported(ConfigReader& json, absl::string_view key,
                                  absl::string_view found,
                                  absl::string_view supported) {
   json.Adopt(absl::UnimplementedError(absl::StrCat(
-      json.source(), ": \"", key, "\" is \"", found,
+      json.source(), ": \"", key, "\" is \"", found.substr(0, 60),
       "\", which is not supported; supported: ", supported,
       "; or use the float checkpoint that this one was made from")));
 }
@@ -80,7 +80,8 @@ std::string AgreedString(ConfigReader& json,
   std::string agreed, from;
   for (const absl::string_view key : keys) {
     if (!json.Has(key)) continue;
-    const std::string value = absl::AsciiStrToLower(json.StringOr(key, ""));
+    const std::string value =
+        absl::AsciiStrToLower(json.StringOr(key, "")).substr(0, 60);
     if (!from.empty() && value != agreed) {
       json.Fail(key, absl::StrCat("is \"", value, "\", but \"", from,
                                   "\" is \"", agreed, "\""));

@@ -23,8 +23,9 @@ namespace {
 // words, within an L2 of 512 KB.
 constexpr int64_t kBlockRows = 64;
 
-// The output of nibble i of an AWQ word, among its eight.
+// The output of nibble i of an AWQ word, among its eight, and the reverse.
 constexpr int kAwqOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+constexpr int kAwqNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
 const uint32_t* WordsOf(const TensorView& tensor) {
   return reinterpret_cast<const uint32_t*>(tensor.data);
@@ -75,8 +76,8 @@ void TransposeWords(const uint32_t* in, int64_t outputs, RowBlock block,
 
 // The same of kAwqGemm, whose words [inputs, outputs / 8] run along outputs.
 // REQUIRES: block.first is a multiple of 8.
-void TransposeAwq(const StoredMatrix& matrix, RowBlock block, int64_t row_words,
-                  uint32_t* words) {
+void TransposeAwq(const ModuleTensors& matrix, RowBlock block,
+                  int64_t row_words, uint32_t* words) {
   const int64_t stride = matrix.outputs / 8;
   const int64_t columns = (block.rows + 7) / 8;
   const uint32_t* in = WordsOf(matrix.codes) + block.first / 8;
@@ -97,7 +98,7 @@ void TransposeAwq(const StoredMatrix& matrix, RowBlock block, int64_t row_words,
 
 // scales [rows, groups].
 template <class T>
-void WidenScales(const StoredMatrix& matrix, RowBlock block, int64_t groups,
+void WidenScales(const ModuleTensors& matrix, RowBlock block, int64_t groups,
                  float* scales) {
   const T* stored = matrix.scales.As<T>().data();
   const bool by_row = matrix.layout == CodeLayout::kAwqGemv ||
@@ -124,7 +125,7 @@ void Reorder(absl::Span<const int32_t> order, const uint8_t* in, uint8_t* out) {
 
 }  // namespace
 
-StoredCodes::StoredCodes(StoredMatrix matrix, const TensorSource* source)
+StoredCodes::StoredCodes(ModuleTensors matrix, const TensorSource* source)
     : matrix_(std::move(matrix)), source_(source) {
   DCHECK(matrix_.bits == 4 || (matrix_.layout != CodeLayout::kAwqGemm &&
                                matrix_.layout != CodeLayout::kAwqGemv));
@@ -158,11 +159,8 @@ uint32_t StoredCodes::Zero(int64_t row, int64_t group) const {
           CodeAt([&](int64_t i) { return words[i] + ones; }, bits, row);
       return 32 % bits == 0 ? zero : (zero + less_one) & mask;
     }
-    case CodeLayout::kAwqGemm: {
-      const int nibble = static_cast<int>(
-          std::find(kAwqOrder, kAwqOrder + 8, row % 8) - kAwqOrder);
-      return words[group * stride + row / 8] >> (4 * nibble) & 15;
-    }
+    case CodeLayout::kAwqGemm:
+      return words[group * stride + row / 8] >> (4 * kAwqNibble[row % 8]) & 15;
     case CodeLayout::kAwqGemv:
       return CodeAt([&](int64_t i) { return words[row * stride + i]; }, bits,
                     group);

@@ -28,7 +28,7 @@ namespace nibble {
 
 enum class CodeLayout { kGptq, kAwqGemm, kAwqGemv, kCompressedTensors };
 
-struct StoredMatrix {
+struct ModuleTensors {
   CodeLayout layout = CodeLayout::kGptq;
   int64_t outputs = 0;
   int64_t inputs = 0;
@@ -48,7 +48,9 @@ class StoredCodes : public CodedMatrix {
  public:
   // `source` is where the views are from; it must outlive the matrix. kAwqGemm
   // and kAwqGemv: 4 bits. REQUIRES: the shapes above.
-  StoredCodes(StoredMatrix matrix, const TensorSource* source);
+  StoredCodes(ModuleTensors matrix, const TensorSource* source);
+  StoredCodes(const StoredCodes&) = delete;
+  StoredCodes& operator=(const StoredCodes&) = delete;
 
   const CodedForm& form() const override { return form_; }
   int64_t stored_bytes() const override;
@@ -62,13 +64,13 @@ class StoredCodes : public CodedMatrix {
   // From now on the zeros count as 2^(bits - 1), whatever is stored.
   void SetSymmetric() { form_.offset = CodeOffset::kSymmetric; }
 
-  const StoredMatrix& matrix() const { return matrix_; }
+  const ModuleTensors& matrix() const { return matrix_; }
 
  private:
   void ReadCodes(int64_t first_row, int64_t rows, uint8_t* codes) const;
   void ReadScales(int64_t first_row, int64_t rows, float* scales) const;
 
-  StoredMatrix matrix_;
+  ModuleTensors matrix_;
   CodedForm form_;
   const TensorSource* source_;
 };

@@ -11,12 +11,12 @@ namespace {
 
 // Whether every field of every word is a zero point: none lies across words and
 // none is padding, so that words can be looked at instead.
-bool IsDense(const StoredMatrix& matrix) {
+bool IsDense(const ModuleTensors& matrix) {
   return 32 % matrix.bits == 0 && matrix.layout != CodeLayout::kAwqGemv &&
          matrix.outputs * matrix.bits % 32 == 0;
 }
 
-absl::Span<const uint32_t> WordsOf(const StoredMatrix& matrix) {
+absl::Span<const uint32_t> WordsOf(const ModuleTensors& matrix) {
   return {reinterpret_cast<const uint32_t*>(matrix.zeros.data),
           matrix.zeros.bytes / sizeof(uint32_t)};
 }
@@ -33,7 +33,7 @@ bool AllZeros(const StoredCodes& codes, const Predicate& predicate) {
 
 // The one value that all zeros have; nullopt where they differ.
 std::optional<uint32_t> OnlyValue(const StoredCodes& codes) {
-  const StoredMatrix& matrix = codes.matrix();
+  const ModuleTensors& matrix = codes.matrix();
   const uint32_t first = codes.Zero(0, 0);
   bool same = true;
   if (IsDense(matrix)) {
@@ -49,7 +49,7 @@ std::optional<uint32_t> OnlyValue(const StoredCodes& codes) {
 }
 
 bool AnyIsZero(const StoredCodes& codes) {
-  const StoredMatrix& matrix = codes.matrix();
+  const ModuleTensors& matrix = codes.matrix();
   if (!IsDense(matrix)) {
     return !AllZeros(codes, [](uint32_t zero) { return zero != 0; });
   }
@@ -66,7 +66,7 @@ bool AnyIsZero(const StoredCodes& codes) {
 }  // namespace
 
 ZeroPoints JudgeZeros(const StoredCodes& codes, bool declared_symmetric) {
-  const StoredMatrix& matrix = codes.matrix();
+  const ModuleTensors& matrix = codes.matrix();
   if (matrix.zeros.data == nullptr) return ZeroPoints::kMiddle;
   const uint32_t middle = 1u << (matrix.bits - 1);
   const std::optional<uint32_t> only = OnlyValue(codes);
