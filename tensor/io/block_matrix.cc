@@ -12,13 +12,17 @@
 namespace nibble {
 namespace {
 
+constexpr int64_t kGroupSize = 32;
+
 // What one block type says of its form, and how one block is read.
 
 struct Q4_0 {
   using Block = BlockQ4_0;
   static constexpr int kBits = 4;
   static constexpr CodeOffset kOffset = CodeOffset::kSymmetric;
-  static float Offset(const Block&) { return 0; }
+  static constexpr int kGroups = 1;
+  static float Scale(const Block& block, int) { return ToFloat(block.d); }
+  static float Minimum(const Block&, int) { return 0; }
   static void Codes(const Block& block, uint8_t* codes) {
     for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
     for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
@@ -29,10 +33,37 @@ struct Q4_1 {
   using Block = BlockQ4_1;
   static constexpr int kBits = 4;
   static constexpr CodeOffset kOffset = CodeOffset::kMinimums;
-  static float Offset(const Block& block) { return ToFloat(block.m); }
+  static constexpr int kGroups = 1;
+  static float Scale(const Block& block, int) { return ToFloat(block.d); }
+  static float Minimum(const Block& block, int) { return ToFloat(block.m); }
   static void Codes(const Block& block, uint8_t* codes) {
     for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
     for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
+  }
+};
+
+struct Q4_K {
+  using Block = BlockQ4_K;
+  static constexpr int kBits = 4;
+  static constexpr CodeOffset kOffset = CodeOffset::kMinimums;
+  static constexpr int kGroups = 8;
+  static float Scale(const Block& block, int j) {
+    const uint8_t* s = block.scales;
+    const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
+    return ToFloat(block.d) * static_cast<float>(scale);
+  }
+  static float Minimum(const Block& block, int j) {
+    const uint8_t* s = block.scales;
+    const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
+    return -(ToFloat(block.dmin) * static_cast<float>(minimum));
+  }
+  static void Codes(const Block& block, uint8_t* codes) {
+    for (int pair = 0; pair < 4; ++pair) {
+      const uint8_t* qs = block.qs + 32 * pair;
+      uint8_t* out = codes + 64 * pair;
+      for (int i = 0; i < 32; ++i) out[i] = qs[i] & 15;
+      for (int i = 0; i < 32; ++i) out[32 + i] = qs[i] >> 4;
+    }
   }
 };
 
@@ -40,9 +71,11 @@ struct Q8_0 {
   using Block = BlockQ8_0;
   static constexpr int kBits = 8;
   static constexpr CodeOffset kOffset = CodeOffset::kSymmetric;
-  static float Offset(const Block&) { return 0; }
+  static constexpr int kGroups = 1;
+  static float Scale(const Block& block, int) { return ToFloat(block.d); }
+  static float Minimum(const Block&, int) { return 0; }
   static void Codes(const Block& block, uint8_t* codes) {
-    for (int i = 0; i < kBlockElements; ++i) {
+    for (int i = 0; i < kGroupSize; ++i) {
       codes[i] = static_cast<uint8_t>(block.qs[i]) ^ 0x80;  // + 128
     }
   }
@@ -58,7 +91,7 @@ class BlockMatrix : public CodedMatrix {
     form_.outputs = view.shape.dim(0);
     form_.inputs = view.shape.dim(1);
     form_.bits = Type::kBits;
-    form_.group_size = kBlockElements;
+    form_.group_size = kGroupSize;
     form_.offset = Type::kOffset;
   }
 
@@ -72,13 +105,15 @@ class BlockMatrix : public CodedMatrix {
     DCHECK(first_row >= 0 && rows >= 0 && first_row + rows <= form_.outputs);
     const int64_t groups = form_.groups();
     DCHECK_EQ(static_cast<int64_t>(out.scales.size()), rows * groups);
-    const absl::Span<const Block> blocks =
-        view_.As<Block>().subspan(static_cast<size_t>(first_row * groups),
-                                  static_cast<size_t>(rows * groups));
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      out.scales[i] = ToFloat(blocks[i].d);
-      if constexpr (Type::kOffset != CodeOffset::kSymmetric) {
-        out.offsets[i] = Type::Offset(blocks[i]);
+    const absl::Span<const Block> blocks = view_.As<Block>().subspan(
+        static_cast<size_t>(first_row * groups / Type::kGroups),
+        static_cast<size_t>(rows * groups / Type::kGroups));
+    for (size_t i = 0; i < out.scales.size(); ++i) {
+      const Block& block = blocks[i / Type::kGroups];
+      const int group = static_cast<int>(i % Type::kGroups);
+      out.scales[i] = Type::Scale(block, group);
+      if constexpr (Type::kOffset == CodeOffset::kMinimums) {
+        out.offsets[i] = Type::Minimum(block, group);
       }
     }
     if (out.codes.empty()) return;
@@ -86,7 +121,7 @@ class BlockMatrix : public CodedMatrix {
     uint8_t* codes = out.codes.data();
     for (const Block& block : blocks) {
       Type::Codes(block, codes);
-      codes += kBlockElements;
+      codes += Type::kGroups * kGroupSize;
     }
   }
 
@@ -110,6 +145,8 @@ std::unique_ptr<const CodedMatrix> MakeBlockMatrix(const TensorView& view,
       return std::make_unique<BlockMatrix<Q4_0>>(view, source);
     case DType::kQ4_1:
       return std::make_unique<BlockMatrix<Q4_1>>(view, source);
+    case DType::kQ4_K:
+      return std::make_unique<BlockMatrix<Q4_K>>(view, source);
     case DType::kQ8_0:
       return std::make_unique<BlockMatrix<Q8_0>>(view, source);
     default:

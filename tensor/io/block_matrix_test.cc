@@ -21,7 +21,7 @@ using testing::AlignedBytes;
 using testing::LittleEndian;
 using testing::RawGguf;
 
-constexpr uint32_t kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ8_0 = 8;
+constexpr uint32_t kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ8_0 = 8, kQ4_K = 12;
 constexpr int64_t kRows = 3, kInputs = 64, kGroups = 2;
 
 float ScaleOf(int64_t block) { return 0.25f * static_cast<float>(block - 2); }
@@ -108,6 +108,52 @@ TEST_P(BlockMatrixTest, ReadsScalesWithoutCodes) {
       1, 1, {{}, absl::MakeSpan(scales), absl::MakeSpan(offsets)});
   EXPECT_EQ(scales[0], ScaleOf(kGroups));
   EXPECT_EQ(scales[1], ScaleOf(kGroups + 1));
+}
+
+TEST(BlockMatrixOfFileTest, SuperBlocksHaveEightGroups) {
+  // d = 2, dmin = 0.5; scale(j) = 10 + j, min(j) = 50 - j.
+  std::string blocks;
+  for (int64_t row = 0; row < 2; ++row) {
+    blocks += LittleEndian(ToF16(2.0f).bits) + LittleEndian(ToF16(0.5f).bits);
+    std::string scales(12, '\0');
+    for (int j = 0; j < 8; ++j) {
+      const int scale = 10 + j, minimum = 50 - j;
+      if (j < 4) {
+        scales[j] |= static_cast<char>(scale);
+        scales[j + 4] |= static_cast<char>(minimum);
+      } else {
+        scales[j + 4] = static_cast<char>(scale % 16 | minimum % 16 << 4);
+        scales[j - 4] |= static_cast<char>(scale / 16 << 6);
+        scales[j] |= static_cast<char>(minimum / 16 << 6);
+      }
+    }
+    blocks += scales;
+    for (int i = 0; i < 128; ++i) {
+      const int64_t low = i / 32 * 64 + i % 32;
+      blocks.push_back(static_cast<char>(CodeOf(row, low, 16) |
+                                         CodeOf(row, low + 32, 16) << 4));
+    }
+  }
+  const AlignedBytes bytes(
+      RawGguf().Tensor("w", {256, 2}, kQ4_K, blocks).Build());
+  const auto file = Parse(bytes);
+  ASSERT_NE(file, nullptr);
+  const CodedMatrix* w = file->FindCoded("w");
+  ASSERT_NE(w, nullptr);
+  EXPECT_EQ(w->form().offset, CodeOffset::kMinimums);
+  EXPECT_EQ(w->form().groups(), 8);
+  for (int64_t row = 0; row < 2; ++row) {
+    std::vector<uint8_t> codes(256);
+    std::vector<float> scales(8), minimums(8);
+    w->Read(row, 1,
+            {absl::MakeSpan(codes), absl::MakeSpan(scales),
+             absl::MakeSpan(minimums)});
+    for (int j = 0; j < 8; ++j) {
+      EXPECT_EQ(scales[j], 2.0f * static_cast<float>(10 + j));
+      EXPECT_EQ(minimums[j], -0.5f * static_cast<float>(50 - j));
+    }
+    for (int64_t i = 0; i < 256; ++i) ASSERT_EQ(codes[i], CodeOf(row, i, 16));
+  }
 }
 
 TEST(BlockMatrixOfFileTest, OnlyMatricesOfTheseTypesHaveCodes) {

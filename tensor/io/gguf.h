@@ -65,7 +65,7 @@ class GgufFile : public TensorSource {
     return tensors_.Find(name) != nullptr;
   }
   absl::StatusOr<TensorView> Find(absl::string_view name) const override;
-  // Of a matrix of type Q4_0, Q4_1 or Q8_0.
+  // Of a matrix of type Q4_0, Q4_1, Q4_K or Q8_0.
   const CodedMatrix* FindCoded(absl::string_view name) const override;
   absl::Status CheckUnchanged() const override {
     return file_ == nullptr ? absl::OkStatus() : file_->CheckUnchanged();
