@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "kernels/convert/convert.h"
 #include "models/decoder_config.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/dtype.h"
 #include "tensor/io/packed_file.h"
 #include "tensor/io/tensor_source.h"
@@ -52,10 +53,16 @@ class TensorChecker {
       last = &range.tensor;
       Expect(range.tensor, {TotalRows(linear.bias, range.tensor)});
     }
+    ExpectOrder(linear.input_order, inputs);
   }
 
   void Expect(const std::string& name, const Shape& shape) {
     if (!status_.ok() || !used_.insert(name).second) return;
+    if (const CodedMatrix* codes = tensors_.FindCoded(name)) {
+      const Shape found = {codes->form().outputs, codes->form().inputs};
+      if (found != shape) status_ = WrongShape(name, found, shape);
+      return;
+    }
     const absl::StatusOr<TensorView> view = tensors_.Find(name);
     if (!view.ok()) {
       status_ = view.status();
@@ -65,6 +72,22 @@ class TensorChecker {
       status_ = absl::InvalidArgumentError(absl::StrCat(
           tensors_.path(), ": tensor ", name, " is of type ",
           DTypeName(view->dtype), ", which is not a type for weights"));
+    }
+  }
+
+  // Where a packed file has the input order of a matrix. Whether it is a
+  // permutation is checked when it is loaded.
+  void ExpectOrder(const std::string& name, int64_t inputs) {
+    if (name.empty() || !tensors_.Contains(name)) return;
+    if (!status_.ok() || !used_.insert(name).second) return;
+    const absl::StatusOr<TensorView> view = tensors_.Find(name);
+    if (!view.ok()) {
+      status_ = view.status();
+    } else if (view->dtype != DType::kI32 || view->shape != Shape({inputs})) {
+      status_ = absl::InvalidArgumentError(absl::StrCat(
+          tensors_.path(), ": tensor ", name, " is of type ",
+          DTypeName(view->dtype), " and shape ", view->shape.ToString(),
+          "; an input order is i32 ", Shape({inputs}).ToString()));
     }
   }
 

@@ -13,15 +13,18 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/matmul/pack_codes.h"
 #include "tensor/bf16.h"
+#include "tensor/view.h"
 
 namespace nibble {
 namespace {
 
 constexpr int64_t kRecordOutputs = 2 * kPackedTileOutputs;
 
-// Rows whose scales are looked at in one go: a GPTQ file has those of 16
-// neighbouring rows in one cache line.
-constexpr int64_t kSurveyRows = 64;
+// Rows that are read at once, whole records. Some formats store neighbouring
+// rows side by side (GPTQ: 16 words to a cache line), and their readers work in
+// blocks of 64 rows.
+constexpr int64_t kBlockRows = 64;
+static_assert(kBlockRows % kRecordOutputs == 0);
 
 // Scales from here on may take a weight beyond f32: |scale| * 255 + |minimum|.
 constexpr float kMaxScale = 0x1p118f;
@@ -151,13 +154,13 @@ absl::StatusOr<std::optional<PackedLayout>> CodedGather::Survey(
     const bool offsets = form.offset != CodeOffset::kSymmetric;
     const int64_t groups = form.groups();
     std::atomic<bool> finite(true);
-    const int64_t blocks = (part.rows + kSurveyRows - 1) / kSurveyRows;
+    const int64_t blocks = (part.rows + kBlockRows - 1) / kBlockRows;
     pool.ParallelFor(blocks, [&](int64_t begin, int64_t end, int) {
       std::vector<float> scales, zeros;
       Findings found;
       for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kSurveyRows;
-        const int64_t rows = std::min(kSurveyRows, part.rows - first);
+        const int64_t first = block * kBlockRows;
+        const int64_t rows = std::min(kBlockRows, part.rows - first);
         scales.resize(static_cast<size_t>(rows * groups));
         // The zero of symmetric codes, where there are no others.
         zeros.assign(scales.size(), static_cast<float>(MiddleOf(form)));
@@ -188,21 +191,21 @@ absl::StatusOr<std::optional<PackedLayout>> CodedGather::Survey(
   return std::optional<PackedLayout>(*valid);
 }
 
-// Packs one record at a time: rows as their tensors have them, translated into
-// the layout's codes and groups.
-class CodedGather::RecordPacker {
+// Packs a block of rows at a time: rows as their tensors have them, translated
+// into the layout's codes and groups.
+class CodedGather::BlockPacker {
  public:
-  RecordPacker(const CodedGather& gather, const PackedLayout& layout)
+  BlockPacker(const CodedGather& gather, const PackedLayout& layout)
       : gather_(gather),
         layout_(layout),
-        codes_(static_cast<size_t>(kRecordOutputs * layout.inputs)),
-        scales_(static_cast<size_t>(kRecordOutputs * layout.groups())),
+        codes_(static_cast<size_t>(kBlockRows * layout.inputs)),
+        scales_(static_cast<size_t>(kBlockRows * layout.groups())),
         zeros_(layout.has_zeros() ? scales_.size() : 0),
         minimums_(layout.has_minimums() ? scales_.size() : 0) {}
 
-  // Rows [first_row, first_row + rows) go into one record. `block`, which has
-  // the record's bytes at `packed`, is the layout of what is packed.
-  void Pack(int64_t first_row, int64_t rows, const PackedLayout& block,
+  // Rows [first_row, first_row + rows), at most kBlockRows, become outputs from
+  // `first_output` on of `packed`, which `target` lays out.
+  void Pack(int64_t first_row, int64_t rows, const PackedLayout& target,
             int64_t first_output, std::byte* packed) {
     for (int64_t done = 0; done < rows;) {
       const Part& part = gather_.PartOf(first_row + done);
@@ -222,11 +225,11 @@ class CodedGather::RecordPacker {
     if (layout_.has_minimums()) {
       coded.minimums = absl::MakeConstSpan(minimums_).first(groups);
     }
-    PackCodes(block, first_output, rows, coded, packed);
+    PackCodes(target, first_output, rows, coded, packed);
   }
 
  private:
-  // `count` rows of a tensor become rows [to, to + count) of the record.
+  // `count` rows of a tensor become rows [to, to + count) of the block.
   void ReadPart(const Part& part, int64_t from, int64_t to, int64_t count) {
     const CodedForm& form = part.matrix->form();
     const int64_t groups = form.groups();
@@ -285,10 +288,10 @@ class CodedGather::RecordPacker {
 
   const CodedGather& gather_;
   const PackedLayout& layout_;
-  std::vector<uint8_t> codes_;      // [32, inputs]
-  std::vector<float> scales_;       // [32, layout groups]
-  std::vector<uint8_t> zeros_;      // [32, layout groups] or empty
-  std::vector<float> minimums_;     // [32, layout groups] or empty
+  std::vector<uint8_t> codes_;      // [64, inputs]
+  std::vector<float> scales_;       // [64, layout groups]
+  std::vector<uint8_t> zeros_;      // [64, layout groups] or empty
+  std::vector<float> minimums_;     // [64, layout groups] or empty
   std::vector<float> part_scales_;  // [rows, groups of the tensor]
   std::vector<float> part_offsets_;
 };
@@ -297,13 +300,14 @@ void CodedGather::Pack(const PackedLayout& layout, int64_t first_row,
                        int64_t rows, ThreadPool& pool,
                        std::byte* packed) const {
   CHECK_EQ(first_row % kRecordOutputs, 0);
-  PackedLayout block = layout;
-  block.outputs = rows;
-  pool.ParallelFor(block.records(), [&](int64_t begin, int64_t end, int) {
-    RecordPacker packer(*this, layout);
-    for (int64_t record = begin; record < end; ++record) {
-      const int64_t row = record * kRecordOutputs;
-      packer.Pack(first_row + row, std::min(kRecordOutputs, rows - row), block,
+  PackedLayout target = layout;
+  target.outputs = rows;
+  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+  pool.ParallelFor(blocks, [&](int64_t begin, int64_t end, int) {
+    BlockPacker packer(*this, layout);
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t row = block * kBlockRows;
+      packer.Pack(first_row + row, std::min(kBlockRows, rows - row), target,
                   row, packed);
     }
   });
@@ -311,6 +315,38 @@ void CodedGather::Pack(const PackedLayout& layout, int64_t first_row,
 
 void CodedGather::Release() const {
   for (const Part& part : parts_) part.matrix->Release();
+}
+
+absl::StatusOr<StoredMatrix> AsStored(const TensorSource& tensors,
+                                      absl::Span<const RowRange> rows,
+                                      ThreadPool& pool) {
+  StoredMatrix stored;
+  stored.codes = CodedGather::Find(tensors, rows);
+  if (stored.codes) {
+    const absl::StatusOr<std::optional<PackedLayout>> layout =
+        stored.codes->Survey(pool);
+    if (!layout.ok()) return layout.status();
+    if (layout->has_value()) {
+      stored.layout = **layout;
+      return stored;
+    }
+    stored.codes.reset();
+  }
+  PackedLayout& layout = stored.layout;
+  layout.format = WeightFormat::kBF16;
+  for (const RowRange& range : rows) {
+    layout.outputs += range.rows;
+    const absl::StatusOr<TensorView> dense = tensors.Find(range.tensor);
+    if (dense.ok()) {
+      layout.inputs = dense->shape.dim(1);
+      continue;
+    }
+    const CodedMatrix* codes = tensors.FindCoded(range.tensor);
+    if (codes == nullptr) return dense.status();
+    layout.inputs = codes->form().inputs;
+    layout.format = WeightFormat::kF32;
+  }
+  return stored;
 }
 
 }  // namespace nibble

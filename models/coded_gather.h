@@ -22,7 +22,8 @@
 //                                a multiple of 32; whole rows fit any
 //   scales, minimums             f16 where all are 0 or normal there, else f32
 //
-// Where no layout does that, MatrixGather has the values as floats.
+// Where no layout does that, MatrixGather has the values as floats. AsStored
+// has the whole decision.
 #ifndef NIBBLE_MODELS_CODED_GATHER_H_
 #define NIBBLE_MODELS_CODED_GATHER_H_
 
@@ -86,7 +87,7 @@ class CodedGather {
     int64_t begin = 0;
     int64_t rows = 0;
   };
-  class RecordPacker;
+  class BlockPacker;
 
   explicit CodedGather(const TensorSource& tensors) : tensors_(&tensors) {}
 
@@ -97,6 +98,21 @@ class CodedGather {
   std::vector<Part> parts_;
   PackedLayout layout_;
 };
+
+// What a matrix is held as where nobody asks for a format.
+struct StoredMatrix {
+  PackedLayout layout;
+  // Set: the layout holds these codes. Not set: it is a float format.
+  std::optional<CodedGather> codes;
+};
+
+// Codes where a layout has them exactly. Otherwise floats: f32 if a tensor is
+// there as codes alone, whose values are not rounded again, else bf16.
+// InvalidArgument as for CodedGather::Survey. `rows` must have passed
+// CheckTensors.
+absl::StatusOr<StoredMatrix> AsStored(const TensorSource& tensors,
+                                      absl::Span<const RowRange> rows,
+                                      ThreadPool& pool);
 
 }  // namespace nibble
 

@@ -23,6 +23,7 @@
 #include "tensor/bf16.h"
 #include "tensor/buffer.h"
 #include "tensor/coded_matrix.h"
+#include "tensor/dtype.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/packed_layout.h"
@@ -363,14 +364,21 @@ TEST_F(CodedGatherTest, NamesTheTensorWithABadScale) {
 
 // Random blocks of a GGUF file, subnormal scales among them, as
 // kernels/convert reads them.
-class CodedBlocksTest : public ::testing::TestWithParam<uint32_t> {};
+struct BlockType {
+  DType dtype;
+  uint32_t number;  // in GGUF
+  size_t halves;    // f16 numbers at the start of a block
+};
+class CodedBlocksTest : public ::testing::TestWithParam<BlockType> {};
 
 TEST_P(CodedBlocksTest, BlocksHaveTheValuesOfTheirDequantization) {
-  constexpr int64_t kRows = 37, kInputs = 96;
-  const size_t half = sizeof(F16), halves = GetParam() == 3 ? 2 : 1;
-  const size_t block = halves * half + (GetParam() == 8 ? 32 : 16);
+  constexpr int64_t kRows = 37, kInputs = 512;
+  const auto [dtype, number, halves] = GetParam();
+  const size_t block = static_cast<size_t>(DTypeBlockBytes(dtype));
+  const size_t half = sizeof(F16);
   RandomValues random(5);
-  std::vector<std::byte> bytes(kRows * kInputs / 32 * block);
+  std::vector<std::byte> bytes(kRows * kInputs / DTypeBlockElements(dtype) *
+                               block);
   for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.Bits());
   for (size_t at = 0; at < bytes.size(); at += block) {
     for (size_t i = 0; i < halves; ++i) {
@@ -380,7 +388,7 @@ TEST_P(CodedBlocksTest, BlocksHaveTheValuesOfTheirDequantization) {
     }
   }
   testing::GgufBuilder gguf;
-  gguf.Tensor("w", {kRows, kInputs}, GetParam(), bytes);
+  gguf.Tensor("w", {kRows, kInputs}, number, bytes);
   const std::string path = ::testing::TempDir() + "/coded_blocks.gguf";
   gguf.Write(path);
   const auto file = GgufFile::Open(path);
@@ -405,7 +413,14 @@ TEST_P(CodedBlocksTest, BlocksHaveTheValuesOfTheirDequantization) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, CodedBlocksTest, ::testing::Values(2, 3, 8));
+INSTANTIATE_TEST_SUITE_P(Types, CodedBlocksTest,
+                         ::testing::Values(BlockType{DType::kQ4_0, 2, 1},
+                                           BlockType{DType::kQ4_1, 3, 2},
+                                           BlockType{DType::kQ8_0, 8, 1},
+                                           BlockType{DType::kQ4_K, 12, 2}),
+                         [](const auto& info) {
+                           return std::string(DTypeName(info.param.dtype));
+                         });
 
 }  // namespace
 }  // namespace nibble

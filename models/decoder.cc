@@ -64,10 +64,11 @@ Decoder::Decoder(DecoderWeights weights, Activations activations)
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(
     const Checkpoint& checkpoint, const DecoderOptions& options,
     ThreadPool& pool) {
-  if (checkpoint.packed == nullptr && IsInteger(options.weights)) {
+  if (checkpoint.packed == nullptr && options.weights.has_value() &&
+      IsInteger(*options.weights)) {
     return absl::InvalidArgumentError(
         absl::StrCat(checkpoint.path, ": cannot be held as ",
-                     WeightFormatName(options.weights),
+                     WeightFormatName(*options.weights),
                      " without being quantized first; supported: f32, bf16"));
   }
   absl::StatusOr<DecoderWeights> weights =
@@ -83,8 +84,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(
   if (!valid.ok()) return valid;
   const Activations activations = options.activations.value_or(
       weights.has_integer_matrix() ? Activations::kInt8 : Activations::kF32);
-  if (activations == Activations::kBF16 &&
-      weights.layers[0].qkv.matrix.format() == WeightFormat::kF32) {
+  if (activations == Activations::kBF16 && weights.all_f32()) {
     return absl::InvalidArgumentError(
         "bf16 activations need weights in bf16, int8 or int4");
   }
@@ -246,6 +246,9 @@ MatMulOptions Decoder::OptionsFor(const LinearWeights& linear) const {
   MatMulOptions options;
   options.bias = linear.bias.empty() ? nullptr : linear.bias.data();
   options.activations = activations_;
+  if (!linear.input_order.empty()) {
+    options.input_order = linear.input_order.data();
+  }
   return options;
 }
 

@@ -2,8 +2,8 @@
 //
 //   ThreadPool pool(2);
 //   auto checkpoint = OpenCheckpoint("models/tolstoy-llama");
-//   DecoderOptions options;               // bf16 weights, or as a .nib has
-//   them auto decoder = Decoder::Load(*checkpoint, options, pool);
+//   DecoderOptions options;               // weights as they are stored
+//   auto decoder = Decoder::Load(*checkpoint, options, pool);
 //   DecoderWorkspace work;
 //   SequenceSlice slice;
 //   slice.tokens = prompt;                       // [tokens]
@@ -61,9 +61,9 @@ struct SequenceSlice {
 };
 
 struct DecoderOptions {
-  // What the matrices of a float checkpoint are held in: kF32 or kBF16. Those
-  // of a packed file stay as they are.
-  WeightFormat weights = WeightFormat::kBF16;
+  // What matrices are held in: kF32 or kBF16. Not given: quantized ones as they
+  // are stored, float ones in bf16. Those of a packed file stay as they are.
+  std::optional<WeightFormat> weights;
   // What products are computed in. Not given: kInt8 where a matrix is of an
   // integer format, else kF32. kBF16 is refused where all matrices are f32.
   // Float matrices take kInt8 as kF32.

@@ -5,19 +5,24 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/algorithm/container.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "kernels/convert/convert.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
+#include "models/coded_gather.h"
 #include "models/decoder_config.h"
 #include "models/matrix_gather.h"
-#include "tensor/dtype.h"
+#include "tensor/buffer.h"
 #include "tensor/io/packed_file.h"
+#include "tensor/io/tensor_source.h"
 #include "tensor/packed_layout.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
@@ -30,14 +35,33 @@ int64_t MatrixCount(const DecoderTensors& names) {
   return 4 * static_cast<int64_t>(names.layers.size()) + 1;
 }
 
+Array<int32_t> Copy(absl::Span<const int32_t> values) {
+  Array<int32_t> copy(values.size());
+  absl::c_copy(values, copy.begin());
+  return copy;
+}
+
+// Whether each index stands there once.
+bool IsPermutation(absl::Span<const int32_t> order) {
+  std::vector<bool> seen(order.size(), false);
+  for (const int32_t index : order) {
+    if (index < 0 || static_cast<size_t>(index) >= order.size() ||
+        seen[static_cast<size_t>(index)]) {
+      return false;
+    }
+    seen[static_cast<size_t>(index)] = true;
+  }
+  return true;
+}
+
 // Reads the parts of a decoder one by one; the first problem is kept.
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, WeightFormat format,
+  Loader(const Checkpoint& checkpoint, std::optional<WeightFormat> format,
          const LoadProgress& progress, ThreadPool& pool)
-      : gather_(*checkpoint.tensors, pool,
-                format == WeightFormat::kBF16 ? MatrixGather::Range::kBF16
-                                              : MatrixGather::Range::kF32),
+      : tensors_(*checkpoint.tensors),
+        bf16_(tensors_, pool, MatrixGather::Range::kBF16),
+        f32_(tensors_, pool),
         packed_(checkpoint.packed.get()),
         format_(format),
         progress_(progress),
@@ -50,47 +74,86 @@ class Loader {
   NormWeights Norm(const NormTensors& names) {
     NormWeights norm;
     if (!status_.ok()) return norm;
-    norm.weight = Keep(gather_.Vector(names.weight));
-    norm.bias = Keep(gather_.Vector(names.bias));
+    norm.weight = Keep(f32_.Vector(names.weight));
+    norm.bias = Keep(f32_.Vector(names.bias));
     return norm;
   }
 
   LinearWeights Linear(const LinearTensors& names) {
     LinearWeights linear;
     if (!status_.ok()) return linear;
-    linear.matrix = Keep(Matrix(names));
-    linear.bias = Keep(gather_.Bias(names.bias));
+    Keep(Matrix(names, linear));
+    linear.bias = Keep(f32_.Bias(names.bias));
     ++done_;
     if (progress_ && status_.ok()) progress_(done_, total_);
     return linear;
   }
 
-  std::optional<TensorView> Embedding(const std::string& name) {
-    if (name.empty()) return std::nullopt;
-    // A packed file's was checked when the file was written, and reading all of
-    // it would take longer than everything else here.
-    return packed_ != nullptr ? Keep(packed_->Find(name))
-                              : Keep(gather_.Stored(name));
+  void Embedding(const std::string& name, DecoderWeights& weights) {
+    if (name.empty()) return;
+    if (packed_ != nullptr) {
+      // Checked when the file was written, and reading all of it would take
+      // longer than everything else here.
+      weights.embedding = Keep(packed_->Find(name));
+      return;
+    }
+    GatheredMatrix gathered =
+        Keep(f32_.Matrix({{name, 0, weights.config.vocabulary}}));
+    weights.embedding = gathered.view;
+    weights.embedding_memory = std::move(gathered.memory);
   }
 
  private:
-  absl::StatusOr<PackedMatrix> Matrix(const LinearTensors& names) {
-    if (packed_ == nullptr) return Pack(names);
+  absl::Status Matrix(const LinearTensors& names, LinearWeights& linear) {
+    if (packed_ != nullptr) return Map(names, linear);
+    if (format_) return Pack(names, *format_, linear);
+    const absl::StatusOr<StoredMatrix> stored =
+        AsStored(tensors_, names.weight, pool_);
+    if (!stored.ok()) return stored.status();
+    if (!stored->codes) return Pack(names, stored->layout.format, linear);
+    return PackCodes(*stored->codes, stored->layout, linear);
+  }
+
+  absl::Status Map(const LinearTensors& names, LinearWeights& linear) {
     const absl::StatusOr<PackedTensor> stored =
         packed_->FindPacked(names.weight[0].tensor);
     if (!stored.ok()) return stored.status();
-    return PackedMatrix::View(stored->layout, stored->data);
+    linear.matrix = PackedMatrix::View(stored->layout, stored->data);
+    if (!packed_->Contains(names.input_order)) return absl::OkStatus();
+    const absl::StatusOr<TensorView> order = packed_->Find(names.input_order);
+    if (!order.ok()) return order.status();
+    linear.input_order = Copy(order->As<int32_t>());
+    if (IsPermutation(linear.input_order.span())) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(packed_->path(), ": tensor ", names.input_order,
+                     ": is no permutation of the inputs; the file is damaged"));
   }
 
-  absl::StatusOr<PackedMatrix> Pack(const LinearTensors& names) {
-    const absl::StatusOr<GatheredMatrix> gathered =
-        gather_.Matrix(names.weight);
+  absl::Status PackCodes(const CodedGather& codes, const PackedLayout& layout,
+                         LinearWeights& linear) {
+    AlignedBuffer memory(static_cast<size_t>(layout.bytes()));
+    codes.Pack(layout, 0, layout.outputs, pool_, memory.data());
+    codes.Release();
+    linear.matrix = PackedMatrix::Own(layout, std::move(memory));
+    linear.input_order = Copy(codes.input_order());
+    return absl::OkStatus();
+  }
+
+  absl::Status Pack(const LinearTensors& names, WeightFormat format,
+                    LinearWeights& linear) {
+    MatrixGather& gather = format == WeightFormat::kBF16 ? bf16_ : f32_;
+    const absl::StatusOr<GatheredMatrix> gathered = gather.Matrix(names.weight);
     if (!gathered.ok()) return gathered.status();
     absl::StatusOr<PackedMatrix> packed =
-        PackMatrix(gathered->view, format_, pool_);
-    if (packed.ok()) return packed;
-    return gather_.Error(names.weight[0].tensor, packed.status());
+        PackMatrix(gathered->view, format, pool_);
+    if (!packed.ok()) {
+      return gather.Error(names.weight[0].tensor, packed.status());
+    }
+    linear.matrix = *std::move(packed);
+    return absl::OkStatus();
   }
+
+  void Keep(const absl::Status& status) { status_.Update(status); }
 
   template <class T>
   T Keep(absl::StatusOr<T> value) {
@@ -99,9 +162,11 @@ class Loader {
     return T();
   }
 
-  MatrixGather gather_;
-  const PackedFile* const packed_;  // null for a float checkpoint
-  const WeightFormat format_;
+  const TensorSource& tensors_;
+  MatrixGather bf16_;               // for matrices of that format
+  MatrixGather f32_;                // for everything else
+  const PackedFile* const packed_;  // null for other files
+  const std::optional<WeightFormat> format_;
   const LoadProgress& progress_;
   ThreadPool& pool_;
   const int64_t total_;
@@ -139,6 +204,23 @@ class Checker {
                        size.outputs, ", ", size.inputs, "]"));
     }
     Size(name, "bias", linear.bias.size(), bias ? size.outputs : 0);
+    if (linear.input_order.empty()) return;
+    Size(name, "input order", linear.input_order.size(), size.inputs);
+    if (!status_.ok() || IsPermutation(linear.input_order.span())) return;
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(name, ": the input order is no permutation"));
+  }
+
+  // Without an embedding, a token's row is a row of the head.
+  void Head(const DecoderWeights& weights) {
+    Linear("head", weights.head, {config_.vocabulary, config_.hidden},
+           config_.head_bias);
+    if (!status_.ok() || weights.embedding.has_value() ||
+        weights.head.input_order.empty()) {
+      return;
+    }
+    status_ = absl::InvalidArgumentError(
+        "head: has an input order, so that it cannot be the embedding too");
   }
 
   void Embedding(const std::optional<TensorView>& embedding) {
@@ -179,6 +261,19 @@ void CheckLayer(const DecoderConfig& config, const std::string& name,
                  config.mlp_bias);
 }
 
+// Whether the format of any matrix is one of those asked for.
+bool AnyMatrix(const DecoderWeights& weights,
+               absl::FunctionRef<bool(WeightFormat)> wanted) {
+  const auto is = [&](const LinearWeights& linear) {
+    return wanted(linear.matrix.format());
+  };
+  return is(weights.head) ||
+         absl::c_any_of(weights.layers, [&](const LayerWeights& layer) {
+           return is(layer.qkv) || is(layer.attention) || is(layer.up) ||
+                  is(layer.down);
+         });
+}
+
 }  // namespace
 
 size_t DecoderWeights::matrix_bytes() const {
@@ -191,13 +286,12 @@ size_t DecoderWeights::matrix_bytes() const {
 }
 
 bool DecoderWeights::has_integer_matrix() const {
-  const auto integer = [](const LinearWeights& linear) {
-    return IsInteger(linear.matrix.format());
-  };
-  return integer(head) || absl::c_any_of(layers, [&](const LayerWeights& l) {
-           return integer(l.qkv) || integer(l.attention) || integer(l.up) ||
-                  integer(l.down);
-         });
+  return AnyMatrix(*this, IsInteger);
+}
+
+bool DecoderWeights::all_f32() const {
+  return !AnyMatrix(
+      *this, [](WeightFormat format) { return format != WeightFormat::kF32; });
 }
 
 absl::Status CheckWeights(const DecoderWeights& weights) {
@@ -215,13 +309,12 @@ absl::Status CheckWeights(const DecoderWeights& weights) {
                checker);
   }
   checker.Norm("final_norm", weights.final_norm, true);
-  checker.Linear("head", weights.head, {config.vocabulary, config.hidden},
-                 config.head_bias);
+  checker.Head(weights);
   return checker.status();
 }
 
 absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
-                                           WeightFormat format,
+                                           std::optional<WeightFormat> format,
                                            const LoadProgress& progress,
                                            ThreadPool& pool) {
   const DecoderTensors& names = checkpoint.names;
@@ -229,7 +322,7 @@ absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
   weights.config = checkpoint.config;
   weights.source = checkpoint.tensors;
   Loader loader(checkpoint, format, progress, pool);
-  weights.embedding = loader.Embedding(names.embedding);
+  loader.Embedding(names.embedding, weights);
   for (const LayerTensors& layer_names : names.layers) {
     LayerWeights layer;
     layer.attention_norm = loader.Norm(layer_names.attention_norm);

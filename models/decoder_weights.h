@@ -1,7 +1,7 @@
 // The weights of a decoder in the form the kernels read: matrices packed,
 // norms and biases as floats.
 //
-//   auto weights = LoadWeights(checkpoint, WeightFormat::kBF16, nullptr, pool);
+//   auto weights = LoadWeights(checkpoint, std::nullopt, nullptr, pool);
 //   MatMul(x, weights->layers[0].qkv.matrix, options, qkv, pool);
 //
 // Matrices that read the same input are one matrix here, rows one below the
@@ -56,6 +56,7 @@ struct DecoderWeights {
   // [vocabulary, hidden], in the file and in the file's dtype: a token reads
   // one row of it. Not set: the rows are those of `head`.
   std::optional<TensorView> embedding;
+  AlignedBuffer embedding_memory;  // where it is not in the file: floats
   std::vector<LayerWeights> layers;
   NormWeights final_norm;
   LinearWeights head;  // [vocabulary, hidden]
@@ -66,10 +67,13 @@ struct DecoderWeights {
   size_t matrix_bytes() const;
   // Whether any of them is of an integer format.
   bool has_integer_matrix() const;
+  // Whether none of them is of another format than f32.
+  bool all_f32() const;
 };
 
 // OK when there is a matrix, bias and norm wherever `weights.config` asks for
-// one, each of the size that it asks for, and none where it does not.
+// one, each of the size that it asks for, and none where it does not; and when
+// input orders are permutations.
 // InvalidArgument, naming the one that is not: "layers.3.qkv".
 absl::Status CheckWeights(const DecoderWeights& weights);
 
@@ -77,14 +81,16 @@ absl::Status CheckWeights(const DecoderWeights& weights);
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 // Rounds matrices to `format` (kF32 or kBF16); norms and biases become f32.
-// `progress` may be null. At most one matrix is held twice at a time.
-// InvalidArgument, naming the tensor: a value is NaN or infinite. Aborted: the
-// file was changed meanwhile.
+// Without a format, matrices stay as they are stored: quantized ones keep their
+// codes, float ones become bf16 (AsStored in models/coded_gather.h). `progress`
+// may be null. At most one matrix is held twice at a time. InvalidArgument,
+// naming the tensor: a value is NaN or infinite, an input order is no
+// permutation. Aborted: the file was changed meanwhile.
 //
 // The matrices of a packed file are mapped as they are instead, whatever
-// `format` says: nothing is read but norms and biases.
+// `format` says: nothing is read but norms, biases and input orders.
 absl::StatusOr<DecoderWeights> LoadWeights(const Checkpoint& checkpoint,
-                                           WeightFormat format,
+                                           std::optional<WeightFormat> format,
                                            const LoadProgress& progress,
                                            ThreadPool& pool);
 

@@ -25,8 +25,8 @@ namespace {
 constexpr float kBF16Overflow = 0x1.FFp127f;
 
 // Rows that a thread reads at once: some formats store neighbouring rows side
-// by side (GPTQ: 16 in a cache line).
-constexpr int64_t kCodedRows = 32;
+// by side, and their readers work in blocks of 64.
+constexpr int64_t kCodedRows = 64;
 
 bool RoundsToFiniteBF16(absl::Span<const float> values) {
   return absl::c_all_of(

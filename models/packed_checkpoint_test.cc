@@ -274,6 +274,44 @@ TEST(PackedCheckpointErrors, NameTheConfigurationThatDoesNotFit) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("layers.2.")));
 }
 
+PackedTensorPlan Order(const std::string& name, DType dtype, int64_t size) {
+  return {name, PlainTensor{dtype, Shape({size})}};
+}
+
+TEST(PackedCheckpointErrors, NameTheInputOrderOfAnotherTypeOrSize) {
+  const auto with = [](const PackedTensorPlan& tensor) {
+    return OpenChanged([&](FileOfZeros& file) { file.plan.push_back(tensor); });
+  };
+  const std::string name = "layers.1.down.input_order";
+  EXPECT_THAT(with(Order(name, DType::kI32, 48)), IsOk());
+  for (const PackedTensorPlan& bad :
+       {Order(name, DType::kF32, 48), Order(name, DType::kI64, 48),
+        Order(name, DType::kI32, 32), Matrix(name, 48, 32)}) {
+    EXPECT_FALSE(with(bad).ok());
+    EXPECT_THAT(std::string(with(bad).message()),
+                AllOf(HasSubstr("changed.nib"), HasSubstr(name)));
+  }
+  EXPECT_THAT(with(Order("layers.2.down.input_order", DType::kI32, 48)),
+              StatusIs(kInvalid, HasSubstr("layers.2.down.input_order")));
+}
+
+TEST(PackedCheckpointErrors, RefuseAnInputOrderThatIsNoPermutation) {
+  // All zeros.
+  EXPECT_THAT(
+      OpenChanged([](FileOfZeros& file) {
+        file.plan.push_back(Order("layers.0.qkv.input_order", DType::kI32, 32));
+      }),
+      IsOk());
+  const absl::StatusOr<Checkpoint> opened = OpenCheckpoint(Path("changed.nib"));
+  ASSERT_THAT(opened, IsOk());
+  ThreadPool pool(1);
+  EXPECT_THAT(
+      Decoder::Load(*opened, {}, pool),
+      StatusIs(kInvalid, AllOf(HasSubstr("changed.nib"),
+                               HasSubstr("layers.0.qkv.input_order"),
+                               HasSubstr("no permutation of the inputs"))));
+}
+
 TEST(PackedCheckpointErrors, RefuseNormsThatAreNotFinite) {
   ThreadPool pool(1);
   DecoderConfig config = testing::TinyDecoderConfig();

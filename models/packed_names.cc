@@ -18,6 +18,7 @@ NormTensors Norm(const DecoderConfig& config, const std::string& name) {
 LinearTensors Linear(const std::string& name, int64_t outputs, bool bias) {
   LinearTensors linear;
   linear.weight = {{name + ".weight", 0, outputs}};
+  linear.input_order = name + ".input_order";
   if (bias) linear.bias = {{name + ".bias", 0, outputs}};
   return linear;
 }

@@ -85,14 +85,18 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
   if (!status.ok()) return status;
   absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(options.model_path);
   if (!checkpoint.ok()) return checkpoint.status();
+  if (options.warn && checkpoint->quantized != nullptr) {
+    for (const std::string& warning : checkpoint->quantized->warnings) {
+      options.warn(warning);
+    }
+  }
   // Before the weights are read, which takes longer than any other error.
   status = ResolveContext(options, checkpoint->config).status();
   if (!status.ok()) return status;
-  const absl::StatusOr<WeightFormat> weights =
-      ResolveWeights(options, *checkpoint);
-  if (!weights.ok()) return weights.status();
+  status = CheckWeightsOption(options, *checkpoint);
+  if (!status.ok()) return status;
   status = CheckWeightsFit(
-      *checkpoint, *weights,
+      *checkpoint, options.weights,
       options.memory_limit > 0 ? options.memory_limit : AvailableMemoryBytes());
   if (!status.ok()) return status;
 
@@ -102,7 +106,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(
   parts.tokenizer = *std::move(tokenizer);
   parts.pool = MakePool(options);
   DecoderOptions decoder_options;
-  decoder_options.weights = *weights;
+  decoder_options.weights = options.weights;
   decoder_options.activations = options.activations;
   decoder_options.progress = options.load_progress;
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =

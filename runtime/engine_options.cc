@@ -1,7 +1,12 @@
 #include "runtime/engine_options.h"
 
+#include <string>
+
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "models/coded_gather.h"
 #include "runtime/memory.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/io/packed_file.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/view.h"
@@ -9,23 +14,67 @@
 namespace nibble {
 namespace {
 
-// Bytes of the tensors as they will be held, or as a packed file holds them.
-absl::StatusOr<int64_t> WeightBytes(const Checkpoint& checkpoint,
-                                    WeightFormat weights) {
+// Bytes of all matrices that are made of codes, and those matrices' tensors.
+struct CodedWeights {
   int64_t bytes = 0;
-  for (const std::string& name : checkpoint.tensors->names()) {
-    if (checkpoint.packed != nullptr && checkpoint.packed->IsPacked(name)) {
-      const auto matrix = checkpoint.packed->FindPacked(name);
-      if (!matrix.ok()) return matrix.status();
-      bytes += matrix->layout.bytes();
-      continue;
+  absl::flat_hash_set<std::string> tensors;
+
+  void Add(const TensorSource& source, const LinearTensors& linear) {
+    if (!HasCodes(source, linear.weight)) return;
+    const std::optional<CodedGather> codes =
+        CodedGather::Find(source, linear.weight);
+    if (codes) bytes += codes->layout().bytes();
+    for (const RowRange& range : linear.weight) {
+      tensors.insert(range.tensor);
+      const CodedMatrix* matrix = source.FindCoded(range.tensor);
+      if (codes || matrix == nullptr) continue;
+      // As f32, which it is held in at most.
+      bytes += range.rows * matrix->form().inputs * int64_t{sizeof(float)};
     }
-    const absl::StatusOr<TensorView> tensor = checkpoint.tensors->Find(name);
-    if (!tensor.ok()) return tensor.status();
-    bytes += checkpoint.packed != nullptr
-                 ? static_cast<int64_t>(tensor->bytes)
-                 : tensor->shape.elements() *
-                       (weights == WeightFormat::kF32 ? 4 : 2);
+  }
+};
+
+CodedWeights CodedWeightsOf(const Checkpoint& checkpoint) {
+  CodedWeights coded;
+  const TensorSource& source = *checkpoint.tensors;
+  for (const LayerTensors& layer : checkpoint.names.layers) {
+    for (const LinearTensors* linear :
+         {&layer.qkv, &layer.attention, &layer.up, &layer.down}) {
+      coded.Add(source, *linear);
+    }
+  }
+  coded.Add(source, checkpoint.names.head);
+  return coded;
+}
+
+int64_t PackedBytes(const PackedFile& file) {
+  int64_t bytes = 0;
+  for (const std::string& name : file.names()) {
+    if (const auto matrix = file.FindPacked(name); matrix.ok()) {
+      bytes += matrix->layout.bytes();
+    } else if (const auto plain = file.Find(name); plain.ok()) {
+      bytes += static_cast<int64_t>(plain->bytes);
+    }
+  }
+  return bytes;
+}
+
+// Bytes of the tensors as they will be held.
+int64_t WeightBytes(const Checkpoint& checkpoint,
+                    std::optional<WeightFormat> weights) {
+  if (checkpoint.packed != nullptr) return PackedBytes(*checkpoint.packed);
+  CodedWeights coded;
+  if (!weights) coded = CodedWeightsOf(checkpoint);
+  int64_t bytes = coded.bytes;
+  for (const std::string& name : checkpoint.tensors->names()) {
+    if (coded.tensors.contains(name)) continue;
+    int64_t elements = 0;
+    if (const CodedMatrix* matrix = checkpoint.tensors->FindCoded(name)) {
+      elements = matrix->form().outputs * matrix->form().inputs;
+    } else if (const auto dense = checkpoint.tensors->Find(name); dense.ok()) {
+      elements = dense->shape.elements();
+    }
+    bytes += elements * (weights == WeightFormat::kF32 ? 4 : 2);
   }
   return bytes;
 }
@@ -88,11 +137,12 @@ absl::StatusOr<int64_t> ResolveContext(const EngineOptions& options,
   return options.context;
 }
 
-absl::StatusOr<WeightFormat> ResolveWeights(const EngineOptions& options,
-                                            const Checkpoint& checkpoint) {
+absl::Status CheckWeightsOption(const EngineOptions& options,
+                                const Checkpoint& checkpoint) {
+  if (!options.weights.has_value()) return absl::OkStatus();
+  const WeightFormat wanted = *options.weights;
   if (checkpoint.packed == nullptr) {
-    const WeightFormat wanted = options.weights.value_or(WeightFormat::kBF16);
-    if (!IsInteger(wanted)) return wanted;
+    if (!IsInteger(wanted)) return absl::OkStatus();
     return OptionError(
         "weights",
         absl::StrCat(WeightFormatName(wanted),
@@ -104,26 +154,24 @@ absl::StatusOr<WeightFormat> ResolveWeights(const EngineOptions& options,
       checkpoint.names.layers[0].up.weight[0].tensor);
   if (!stored.ok()) return stored.status();
   const WeightFormat format = stored->layout.format;
-  if (!options.weights.has_value() || *options.weights == format) {
-    return format;
-  }
+  if (wanted == format) return absl::OkStatus();
   return OptionError(
-      "weights", absl::StrCat(checkpoint.path, " holds its weights as ",
-                              WeightFormatName(format), ", and ",
-                              WeightFormatName(*options.weights),
-                              " is asked for; open the checkpoint that it was "
-                              "made from"));
+      "weights",
+      absl::StrCat(checkpoint.path, " holds its weights as ",
+                   WeightFormatName(format), ", and ", WeightFormatName(wanted),
+                   " is asked for; open the checkpoint that it was "
+                   "made from"));
 }
 
-absl::Status CheckWeightsFit(const Checkpoint& checkpoint, WeightFormat weights,
+absl::Status CheckWeightsFit(const Checkpoint& checkpoint,
+                             std::optional<WeightFormat> weights,
                              int64_t available) {
-  absl::StatusOr<int64_t> bytes = WeightBytes(checkpoint, weights);
-  if (!bytes.ok()) return bytes.status();
-  if (*bytes <= available) return absl::OkStatus();
+  const int64_t bytes = WeightBytes(checkpoint, weights);
+  if (bytes <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      checkpoint.path, ": its weights take ", FormatBytes(*bytes), " in ",
-      WeightFormatName(weights), ", and ", FormatBytes(available),
-      " of memory are free; use a smaller model",
+      checkpoint.path, ": its weights take ", FormatBytes(bytes),
+      weights ? absl::StrCat(" in ", WeightFormatName(*weights)) : "", ", and ",
+      FormatBytes(available), " of memory are free; use a smaller model",
       weights == WeightFormat::kF32 ? " or weights in bf16" : ""));
 }
 

@@ -26,12 +26,14 @@ namespace nibble {
 
 // Called with the work done and the work in all, in matrices or tokens.
 using ProgressCallback = std::function<void(int64_t done, int64_t total)>;
+using WarningCallback = std::function<void(const std::string& warning)>;
 
 struct EngineOptions {
   // A Hugging Face folder, a .gguf, a packed .nib or a llama2.c .bin file.
   std::string model_path;
-  // What a float checkpoint is held in: kF32 or kBF16. Not given: kBF16, or as
-  // a packed file has them; another format than the packed file's is an error.
+  // What weights are held in: kF32 or kBF16. Not given: as a packed file or a
+  // quantized checkpoint has them, and otherwise kBF16. Another format than a
+  // packed file's is an error.
   std::optional<WeightFormat> weights;
   // What products are computed in. Not given: kInt8 with integer weights, else
   // kF32. kBF16 needs weights other than f32.
@@ -55,6 +57,9 @@ struct EngineOptions {
   int64_t prefill_chunk = 0;
   // Called while weights are read, on the calling thread.
   ProgressCallback load_progress;
+  // Called for everything odd about a quantized checkpoint that is read all the
+  // same, on the calling thread.
+  WarningCallback warn;
 };
 
 // InvalidArgument, naming the option, for a value that no model allows.
@@ -65,15 +70,15 @@ absl::Status CheckOptions(const EngineOptions& options);
 absl::StatusOr<int64_t> ResolveContext(const EngineOptions& options,
                                        const DecoderConfig& config);
 
-// The format that the matrices of `checkpoint` will be held in, or that they
-// have in a packed file. InvalidArgument where that is not options.weights, and
-// for an integer format of a checkpoint that is not packed.
-absl::StatusOr<WeightFormat> ResolveWeights(const EngineOptions& options,
-                                            const Checkpoint& checkpoint);
+// InvalidArgument where options.weights is another format than a packed file
+// has, and for an integer format of a checkpoint that is not packed.
+absl::Status CheckWeightsOption(const EngineOptions& options,
+                                const Checkpoint& checkpoint);
 
-// ResourceExhausted when the tensors take more than `available` bytes in the
-// given format, or as a packed file holds them.
-absl::Status CheckWeightsFit(const Checkpoint& checkpoint, WeightFormat weights,
+// ResourceExhausted when the weights take more than `available` bytes as they
+// will be held: in a format or, without one, as LoadWeights has it.
+absl::Status CheckWeightsFit(const Checkpoint& checkpoint,
+                             std::optional<WeightFormat> weights,
                              int64_t available);
 
 // InvalidArgument: "option: problem".

@@ -89,9 +89,9 @@ std::unique_ptr<MemoryCodes> RandomCodes(const CodedForm& form,
   return matrix;
 }
 
-CodedTensors::CodedTensors(std::shared_ptr<const TensorSource> floats)
-    : floats_(std::move(floats)) {
-  if (floats_ != nullptr) names_ = floats_->names();
+CodedTensors::CodedTensors(std::shared_ptr<const TensorSource> others)
+    : others_(std::move(others)) {
+  if (others_ != nullptr) names_ = others_->names();
 }
 
 void CodedTensors::Add(const std::string& name,
@@ -110,14 +110,15 @@ absl::StatusOr<TensorView> CodedTensors::Find(absl::string_view name) const {
     return absl::UnimplementedError(
         absl::StrCat(path_, ": tensor ", name, " has no dense bytes"));
   }
-  if (floats_ != nullptr) return floats_->Find(name);
+  if (others_ != nullptr) return others_->Find(name);
   return absl::NotFoundError(
       absl::StrCat(path_, ": there is no tensor ", name));
 }
 
 const CodedMatrix* CodedTensors::FindCoded(absl::string_view name) const {
   const auto at = coded_.find(name);
-  return at == coded_.end() ? nullptr : at->second.get();
+  if (at != coded_.end()) return at->second.get();
+  return others_ == nullptr ? nullptr : others_->FindCoded(name);
 }
 
 Checkpoint CodedCheckpoint(const Checkpoint& floats,
@@ -135,7 +136,8 @@ Checkpoint CodedCheckpoint(const Checkpoint& floats,
       form.outputs = view->shape.dim(0);
       form.inputs = view->shape.dim(1);
       if (form.group_size == 0) form.group_size = form.inputs;
-      std::unique_ptr<MemoryCodes> matrix = RandomCodes(form, random);
+      std::unique_ptr<MemoryCodes> matrix =
+          RandomCodes(form, random, 0.32f / static_cast<float>(1 << form.bits));
       if (options.act_order) matrix->Shuffle(random);
       tensors->Add(range.tensor, std::move(matrix));
     }
@@ -146,6 +148,7 @@ Checkpoint CodedCheckpoint(const Checkpoint& floats,
     code(layer.up);
     code(layer.down);
   }
+  if (options.head) code(floats.names.head);
   Checkpoint coded = floats;
   coded.path = tensors->path();
   coded.tensors = std::move(tensors);

@@ -54,10 +54,10 @@ std::unique_ptr<MemoryCodes> RandomCodes(const CodedForm& form,
                                          RandomValues& random,
                                          float scale = 0.02f);
 
-// Some tensors of `floats`, which may be null, replaced by codes.
+// Some tensors of another source, which may be null, replaced by codes.
 class CodedTensors : public TensorSource {
  public:
-  explicit CodedTensors(std::shared_ptr<const TensorSource> floats = nullptr);
+  explicit CodedTensors(std::shared_ptr<const TensorSource> others = nullptr);
 
   void Add(const std::string& name, std::unique_ptr<MemoryCodes> matrix);
 
@@ -69,7 +69,7 @@ class CodedTensors : public TensorSource {
 
  private:
   const std::string path_ = "coded";
-  const std::shared_ptr<const TensorSource> floats_;
+  const std::shared_ptr<const TensorSource> others_;
   std::vector<std::string> names_;
   std::map<std::string, std::unique_ptr<MemoryCodes>, std::less<>> coded_;
 };
@@ -78,9 +78,11 @@ struct CodedCheckpointOptions {
   // Sizes do not matter; a group size of 0 is the whole row.
   CodedForm form = {0, 0, 4, 32, CodeOffset::kZeros, {}};
   bool act_order = false;
+  bool head = false;  // REQUIRES: it is not the embedding
 };
 
-// The model with random codes in place of each layer's matrices.
+// The model with random codes in place of each layer's matrices and, if asked
+// for, of the head's. Weights have a deviation of about 0.1.
 Checkpoint CodedCheckpoint(const Checkpoint& floats,
                            const CodedCheckpointOptions& options,
                            uint64_t seed);
