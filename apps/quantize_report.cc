@@ -25,6 +25,11 @@ bool IsSymmetric(const RoundingOptions& rounding) {
   return rounding.bits == 8 || rounding.symmetric;
 }
 
+// Nothing is lost where codes are kept.
+Json RelativeError(const QuantizeRun& run) {
+  return run.options.keep_codes ? Json() : Json(run.report.relative_error);
+}
+
 Json TensorJson(const QuantizedTensor& tensor) {
   Json json;
   json["name"] = tensor.name;
@@ -46,19 +51,21 @@ Json QuantizeJson(const QuantizeRun& run) {
   Json json;
   json["model"] = run.model;
   json["out"] = run.out;
-  json["method"] = "rtn";
-  json["bits"] = rounding.bits;
-  json["group_size"] =
-      rounding.group_size == kWholeRow ? -1 : rounding.group_size;
-  json["symmetric"] = IsSymmetric(rounding);
-  json["keep_float"] = run.options.keep_float;
+  json["method"] = run.options.keep_codes ? "keep" : "rtn";
+  if (!run.options.keep_codes) {
+    json["bits"] = rounding.bits;
+    json["group_size"] =
+        rounding.group_size == kWholeRow ? -1 : rounding.group_size;
+    json["symmetric"] = IsSymmetric(rounding);
+    json["keep_float"] = run.options.keep_float;
+  }
   json["tensors"] = Json::array();
   for (const QuantizedTensor& tensor : run.report.tensors) {
     json["tensors"].push_back(TensorJson(tensor));
   }
   json["totals"] = {{"stored_bytes", run.report.stored_bytes},
                     {"file_bytes", run.report.file_bytes},
-                    {"relative_error", run.report.relative_error},
+                    {"relative_error", RelativeError(run)},
                     {"survey_seconds", run.report.survey_seconds},
                     {"seconds", run.report.seconds},
                     {"megabytes_per_second", MegabytesPerSecond(run.report)}};
@@ -86,12 +93,14 @@ std::string QuantizeText(const QuantizeRun& run) {
   }
   absl::StrAppendFormat(
       &text,
-      "%s: %.1f MB from %.1f MB, relative error %.4f; %.2f s, %.0f MB/s, peak "
-      "memory %.0f MB\n",
+      "%s: %.1f MB from %.1f MB, %s; %.2f s, %.0f MB/s, peak memory "
+      "%.0f MB\n",
       run.out, static_cast<double>(run.report.file_bytes) / 1e6,
       static_cast<double>(run.report.stored_bytes) / 1e6,
-      run.report.relative_error, run.report.seconds,
-      MegabytesPerSecond(run.report),
+      run.options.keep_codes
+          ? "codes kept"
+          : absl::StrFormat("relative error %.4f", run.report.relative_error),
+      run.report.seconds, MegabytesPerSecond(run.report),
       static_cast<double>(run.peak_rss_bytes) / 1e6);
   return text;
 }

@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "apps/common/json.h"
@@ -68,21 +70,35 @@ Json Parse(const std::string& text) {
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
 }
 
-// A Llama of bf16 zeros that takes no room on the disk: its file is a hole
-// behind a header.
+constexpr char kGptqConfig[] =
+    R"("quantization_config": {"quant_method": "gptq", "bits": 4,
+        "group_size": 128, "sym": false, "desc_act": false})";
+
+// A Llama of zeros, in bf16 or as a GPTQ checkpoint, that takes no room on the
+// disk: its file is a hole behind a header.
 std::string WriteHollowModel(const std::string& folder,
-                             const TinyModelOptions& options) {
+                             TinyModelOptions options, bool gptq = false) {
+  if (gptq) options.extra_config = kGptqConfig;
   fs::create_directories(folder);
   std::ofstream(folder + "/config.json") << testing::TinyLlamaConfig(options);
   Json header;
   int64_t end = 0;
-  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+  const auto put = [&](const std::string& name, const std::string& dtype,
+                       std::vector<int64_t> shape) {
     const int64_t begin = end;
-    int64_t bytes = 2;
-    for (const int64_t size : shape) bytes *= size;
-    end += bytes;
+    end += dtype == "I32" ? 4 : 2;
+    for (const int64_t size : shape) end = begin + (end - begin) * size;
     header[name] = {
-        {"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {begin, end}}};
+        {"dtype", dtype}, {"shape", shape}, {"data_offsets", {begin, end}}};
+  };
+  const auto add = [&](std::string name, std::vector<int64_t> shape) {
+    const bool matrix = gptq && absl::StrContains(name, "_proj");
+    if (!matrix) return put(name, gptq ? "F16" : "BF16", shape);
+    name = std::string(absl::StripSuffix(name, "weight"));
+    const int64_t outputs = shape[0], inputs = shape[1], groups = inputs / 128;
+    put(name + "qweight", "I32", {inputs / 8, outputs});
+    put(name + "qzeros", "I32", {groups, outputs / 8});
+    put(name + "scales", "F16", {groups, outputs});
   };
   const int64_t hidden = options.hidden, ffn = options.ffn;
   const int64_t q_dim = options.heads * options.head_dim;
@@ -243,9 +259,9 @@ TEST_F(Quantize, RefusesBadFlagsInOneLine) {
 TEST_F(Quantize, SaysWhatIsNotThereYet) {
   for (const std::string flag :
        {"--method=gptq", "--method=awq", "--method=teq", "--method=signround",
-        "--format=gptq", "--format=gguf", "--calibration=text.txt",
-        "--samples=128", "--length=512", "--seed=1", "--recipe=a.textproto",
-        "--task=perplexity:a", "--tolerance=0.01", "--trials=3", "--hours=1"}) {
+        "--calibration=text.txt", "--samples=128", "--length=512", "--seed=1",
+        "--recipe=a.textproto", "--task=perplexity:a", "--tolerance=0.01",
+        "--trials=3", "--hours=1"}) {
     const ProgramResult result = Run({flag});
     EXPECT_EQ(result.exit_status, 1) << flag;
     EXPECT_TRUE(IsOneLine(result.error)) << result.error;
@@ -273,6 +289,42 @@ TEST_F(Quantize, StreamsModelsLargerThanItsMemory) {
   EXPECT_LT(peak, 2 * largest + 200'000'000);
   // And the bound means something here.
   EXPECT_GT(json["totals"]["stored_bytes"].get<int64_t>(), 4 * peak);
+}
+
+TEST_F(Quantize, KeepsCodesOfModelsLargerThanItsMemory) {
+  TinyModelOptions options = LargeModel();
+  options.layers = 32;
+  const std::string model =
+      WriteHollowModel(folder_ + "/model", options, /*gptq=*/true);
+  const ProgramResult result =
+      Run({"--model=" + model, "--method=keep", "--output=json"});
+  ASSERT_EQ(result.exit_status, 0) << result.error;
+  const Json json = Parse(result.output);
+  EXPECT_EQ(json["method"], "keep");
+  EXPECT_FALSE(json.contains("bits"));
+  EXPECT_TRUE(json["totals"]["relative_error"].is_null());
+  EXPECT_EQ(json["tensors"][1]["format"], "int4");
+  const int64_t peak = json["peak_rss_bytes"].get<int64_t>();
+  EXPECT_LT(peak, 150'000'000);
+  EXPECT_GT(json["totals"]["stored_bytes"].get<int64_t>(), 2 * peak);
+  fs::remove(out_);
+}
+
+TEST_F(Quantize, KeepNeedsAQuantizedCheckpointAndNothingElse) {
+  const ProgramResult floats = Run({"--method=keep"});
+  EXPECT_EQ(floats.exit_status, 1);
+  EXPECT_TRUE(IsOneLine(floats.error)) << floats.error;
+  EXPECT_THAT(floats.error, AllOf(HasSubstr("bundled_model: holds floats"),
+                                  HasSubstr("--method=rtn")));
+  for (const std::string flag :
+       {"--bits=4", "--group_size=128", "--symmetric=true", "--symmetric=false",
+        "--keep_float=^head"}) {
+    const ProgramResult result = Run({"--method=keep", flag});
+    EXPECT_EQ(result.exit_status, 1) << flag;
+    EXPECT_TRUE(IsOneLine(result.error)) << result.error;
+    EXPECT_THAT(result.error, HasSubstr(flag + ": contradicts --method=keep"));
+  }
+  EXPECT_THAT(Files(), ElementsAre());
 }
 
 TEST_F(Quantize, InterruptLeavesNoFile) {

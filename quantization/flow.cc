@@ -28,6 +28,7 @@
 #include "quantization/matrix_rows.h"
 #include "quantization/output_path.h"
 #include "quantization/packing_plan.h"
+#include "quantization/record.h"
 #include "quantization/round_to_nearest.h"
 #include "tensor/bf16.h"
 #include "tensor/buffer.h"
@@ -60,27 +61,14 @@ std::string NameOf(const std::string& path) {
 
 QuantizationRecord RecordOf(const Checkpoint& checkpoint,
                             const QuantizationOptions& options,
-                            absl::Span<const PlannedTensor> plan) {
-  const RoundingOptions& rounding = options.rounding;
-  QuantizationRecord record;
-  record.set_method("rtn");
-  record.set_bits(rounding.bits);
-  record.set_group_size(rounding.group_size == kWholeRow ? 0
-                                                         : rounding.group_size);
-  record.set_symmetric(rounding.bits == 8 || rounding.symmetric);
-  record.set_keep_float(options.keep_float);
+                            const PackingPlan& plan) {
+  QuantizationRecord record =
+      options.keep_codes
+          ? KeptRecord(checkpoint, plan.tensors)
+          : RoundedRecord(options.rounding, options.keep_float, plan.tensors);
   record.set_source(
       absl::StrCat(NameOf(checkpoint.path), " (", checkpoint.format, ")"));
   record.set_program_version(options.program_version);
-  for (const PlannedTensor& tensor : plan) {
-    if (tensor.layout() == nullptr || IsInteger(tensor.layout()->format)) {
-      continue;
-    }
-    QuantizationRecord::Override* kept = record.add_overrides();
-    kept->set_tensor(tensor.name);
-    kept->set_format(std::string(WeightFormatName(tensor.layout()->format)));
-    kept->set_reason("keep_float");
-  }
   return record;
 }
 
@@ -93,16 +81,23 @@ class Flow {
         tensors_(*checkpoint.tensors),
         options_(options),
         progress_(progress),
+        pool_(pool),
         gather_(*checkpoint.tensors, pool),
         packer_(pool) {}
 
   absl::Status Plan() {
-    absl::StatusOr<std::vector<PlannedTensor>> plan =
-        PlanTensors(checkpoint_, options_.rounding, options_.keep_float);
+    absl::StatusOr<PackingPlan> plan =
+        options_.keep_codes
+            ? PlanKept(checkpoint_, pool_)
+            : PlanRounded(checkpoint_, options_.rounding, options_.keep_float);
     if (!plan.ok()) return plan.status();
     plan_ = *std::move(plan);
-    for (const PlannedTensor& tensor : plan_) {
+    for (const PlannedTensor& tensor : plan_.tensors) {
       if (!IsMatrix(tensor)) continue;
+      if (tensor.codes) {
+        total_ += tensor.codes->stored_bytes();
+        continue;
+      }
       const absl::StatusOr<MatrixRows> rows =
           MatrixRows::Find(tensors_, tensor.rows);
       if (!rows.ok()) return rows.status();
@@ -111,10 +106,11 @@ class Flow {
     return absl::OkStatus();
   }
 
+  // Codes were surveyed for the plan.
   absl::Status Survey() {
     const absl::Time start = absl::Now();
-    for (PlannedTensor& tensor : plan_) {
-      if (!IsMatrix(tensor)) continue;
+    for (PlannedTensor& tensor : plan_.tensors) {
+      if (!IsMatrix(tensor) || tensor.codes) continue;
       const absl::StatusOr<MatrixRows> rows =
           MatrixRows::Find(tensors_, tensor.rows);
       if (!rows.ok()) return rows.status();
@@ -131,7 +127,7 @@ class Flow {
   absl::StatusOr<QuantizationReport> Write(const std::string& path) {
     absl::StatusOr<PackedFileWriter> writer = CreateWriter(path);
     if (!writer.ok()) return writer.status();
-    for (const PlannedTensor& tensor : plan_) {
+    for (const PlannedTensor& tensor : plan_.tensors) {
       const absl::Status written = IsMatrix(tensor)
                                        ? WriteMatrix(tensor, *writer)
                                        : WriteVector(tensor, *writer);
@@ -153,12 +149,14 @@ class Flow {
            std::get<PlainTensor>(tensor.what).shape.rank() == 2;
   }
 
-  // The embedding's values must be as a matrix of bf16 would have them.
+  // An embedding that becomes bf16 must have values in its range.
   static PackedLayout SurveyLayout(const PlannedTensor& tensor,
                                    const MatrixRows& rows) {
     if (tensor.layout() != nullptr) return *tensor.layout();
     PackedLayout layout;
-    layout.format = WeightFormat::kBF16;
+    layout.format = std::get<PlainTensor>(tensor.what).dtype == DType::kBF16
+                        ? WeightFormat::kBF16
+                        : WeightFormat::kF32;
     layout.outputs = rows.rows();
     layout.inputs = rows.inputs();
     return layout;
@@ -177,10 +175,10 @@ class Flow {
     absl::StatusOr<std::vector<EmbeddedFile>> files = FilesToEmbed(checkpoint_);
     if (!files.ok()) return files.status();
     PackedManifest manifest;
-    ToManifest(checkpoint_.config, manifest.mutable_config());
+    ToManifest(plan_.config, manifest.mutable_config());
     *manifest.mutable_record() = RecordOf(checkpoint_, options_, plan_);
     std::vector<PackedTensorPlan> tensors;
-    for (const PlannedTensor& tensor : plan_) {
+    for (const PlannedTensor& tensor : plan_.tensors) {
       tensors.push_back({tensor.name, tensor.what});
     }
     return PackedFileWriter::Create(path, std::move(manifest), tensors, *files);
@@ -188,6 +186,11 @@ class Flow {
 
   absl::Status WriteVector(const PlannedTensor& tensor,
                            PackedFileWriter& writer) {
+    if (!tensor.input_order.empty()) {
+      return writer.Append(absl::MakeConstSpan(
+          reinterpret_cast<const std::byte*>(tensor.input_order.data()),
+          tensor.input_order.size() * sizeof(int32_t)));
+    }
     const absl::StatusOr<Array<float>> values = gather_.Bias(tensor.rows);
     if (!values.ok()) return values.status();
     return writer.Append(
@@ -206,15 +209,33 @@ class Flow {
     done.outputs = rows->rows();
     done.inputs = rows->inputs();
     done.stored_bytes = rows->stored_bytes();
-    const absl::Status written =
-        tensor.layout() != nullptr
-            ? WritePacked(*rows, *tensor.layout(), writer, done)
-            : WriteEmbedding(tensor, writer, done);
+    absl::Status written;
+    if (tensor.codes) {
+      written = WriteCodes(tensor, writer, done);
+    } else if (tensor.layout() != nullptr) {
+      written = WritePacked(*rows, *tensor.layout(), writer, done);
+    } else {
+      written = WriteEmbedding(tensor, *rows, writer, done);
+    }
     if (!written.ok()) return written;
     done.seconds = SecondsSince(start);
     report_.stored_bytes += done.stored_bytes;
     report_.tensors.push_back(std::move(done));
     return absl::OkStatus();
+  }
+
+  absl::Status WriteCodes(const PlannedTensor& tensor, PackedFileWriter& writer,
+                          QuantizedTensor& done) {
+    const PackedLayout& layout = *tensor.layout();
+    done.format = std::string(WeightFormatName(layout.format));
+    done.wide_scales = layout.wide_scales;
+    done.bytes = layout.bytes();
+    return packer_.Keep(
+        *tensor.codes, layout,
+        [&writer](absl::Span<const std::byte> bytes) {
+          return writer.Append(bytes);
+        },
+        [this](int64_t bytes) { return Step(bytes); });
   }
 
   absl::Status WritePacked(const MatrixRows& rows, const PackedLayout& layout,
@@ -239,48 +260,72 @@ class Flow {
   }
 
   absl::Status WriteEmbedding(const PlannedTensor& tensor,
-                              PackedFileWriter& writer, QuantizedTensor& done) {
-    const absl::StatusOr<TensorView> stored =
-        tensors_.Find(tensor.rows[0].tensor);
-    if (!stored.ok()) return stored.status();
+                              const MatrixRows& rows, PackedFileWriter& writer,
+                              QuantizedTensor& done) {
     const DType dtype = std::get<PlainTensor>(tensor.what).dtype;
     done.format = std::string(DTypeName(dtype));
-    const int64_t block = DTypeBlockElements(stored->dtype);
-    const int64_t elements = stored->shape.elements();
-    const int64_t piece = kPieceElements / block * block;
-    Array<BF16> narrow;
-    for (int64_t first = 0; first < elements; first += piece) {
-      const int64_t count = std::min(piece, elements - first);
-      const absl::Span<const std::byte> source(
-          stored->data + first / block * DTypeBlockBytes(stored->dtype),
-          static_cast<size_t>(count / block * DTypeBlockBytes(stored->dtype)));
-      absl::Span<const std::byte> bytes = source;
-      if (dtype != stored->dtype) {  // f32 to bf16
-        narrow = Array<BF16>(static_cast<size_t>(count));
-        F32ToBF16(
-            absl::MakeConstSpan(reinterpret_cast<const float*>(source.data()),
-                                static_cast<size_t>(count)),
-            narrow.span());
-        bytes = absl::MakeConstSpan(
-            reinterpret_cast<const std::byte*>(narrow.data()),
-            narrow.size() * sizeof(BF16));
+    const absl::StatusOr<TensorView> stored =
+        tensors_.Find(tensor.rows[0].tensor);
+    const bool as_it_is = stored.ok() && stored->dtype == dtype;
+    const int64_t block = std::max<int64_t>(1, kPieceElements / rows.inputs());
+    for (int64_t first = 0; first < rows.rows(); first += block) {
+      const int64_t count = std::min(block, rows.rows() - first);
+      absl::Status status;
+      if (as_it_is) {
+        const size_t row_bytes =
+            stored->bytes / static_cast<size_t>(rows.rows());
+        const size_t bytes = static_cast<size_t>(count) * row_bytes;
+        status = writer.Append(absl::MakeConstSpan(
+            stored->data + static_cast<size_t>(first) * row_bytes, bytes));
+        done.bytes += static_cast<int64_t>(bytes);
+      } else {
+        status = AppendFloats(rows, first, count, dtype, writer, done);
       }
-      done.bytes += static_cast<int64_t>(bytes.size());
-      absl::Status status = writer.Append(bytes);
-      tensors_.Release(source);
-      if (status.ok()) status = Step(static_cast<int64_t>(source.size()));
+      rows.Release(first, count);
+      if (status.ok()) {
+        status = Step(rows.stored_bytes() / rows.rows() * count);
+      }
       if (!status.ok()) return status;
     }
     return absl::OkStatus();
+  }
+
+  // Rows as f32 or, rounded, as bf16.
+  static absl::Status AppendFloats(const MatrixRows& rows, int64_t first,
+                                   int64_t count, DType dtype,
+                                   PackedFileWriter& writer,
+                                   QuantizedTensor& done) {
+    const size_t inputs = static_cast<size_t>(rows.inputs());
+    Array<float> values(static_cast<size_t>(count) * inputs);
+    for (int64_t i = 0; i < count; ++i) {
+      const absl::Status read = rows.Read(
+          first + i,
+          values.span().subspan(static_cast<size_t>(i) * inputs, inputs));
+      if (!read.ok()) return rows.Error(first + i, read);
+    }
+    absl::Span<const std::byte> bytes(
+        reinterpret_cast<const std::byte*>(values.data()),
+        values.size() * sizeof(float));
+    Array<BF16> narrow;
+    if (dtype == DType::kBF16) {
+      narrow = Array<BF16>(values.size());
+      F32ToBF16(values.span(), narrow.span());
+      bytes =
+          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(narrow.data()),
+                              narrow.size() * sizeof(BF16));
+    }
+    done.bytes += static_cast<int64_t>(bytes.size());
+    return writer.Append(bytes);
   }
 
   const Checkpoint& checkpoint_;
   const TensorSource& tensors_;
   const QuantizationOptions& options_;
   const QuantizationProgress& progress_;
+  ThreadPool& pool_;
   MatrixGather gather_;
   MatrixPacker packer_;
-  std::vector<PlannedTensor> plan_;
+  PackingPlan plan_;
   int64_t done_ = 0;   // bytes of matrices read,
   int64_t total_ = 0;  // of this many in both passes
   RoundingLoss loss_;  // of all integer matrices
@@ -294,18 +339,29 @@ absl::StatusOr<QuantizationReport> QuantizeCheckpoint(
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress) {
   const absl::Time start = absl::Now();
-  absl::Status status = CheckOutput(model_path, out_path);
-  if (!status.ok()) return status;
+  const absl::Status paths = CheckOutput(model_path, out_path);
+  if (!paths.ok()) return paths;
   const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(model_path);
   if (!checkpoint.ok()) return checkpoint.status();
-  if (checkpoint->packed != nullptr) {
+  absl::StatusOr<QuantizationReport> report =
+      QuantizeOpenCheckpoint(*checkpoint, out_path, options, pool, progress);
+  if (report.ok()) report->seconds = SecondsSince(start);
+  return report;
+}
+
+absl::StatusOr<QuantizationReport> QuantizeOpenCheckpoint(
+    const Checkpoint& checkpoint, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress) {
+  const absl::Time start = absl::Now();
+  if (checkpoint.packed != nullptr) {
     return absl::InvalidArgumentError(
-        absl::StrCat(model_path,
+        absl::StrCat(checkpoint.path,
                      ": is packed already; give the checkpoint it was made "
                      "from"));
   }
-  Flow flow(*checkpoint, options, pool, progress);
-  status = flow.Plan();
+  Flow flow(checkpoint, options, pool, progress);
+  absl::Status status = flow.Plan();
   if (status.ok()) status = flow.Survey();
   if (!status.ok()) return status;
   absl::StatusOr<QuantizationReport> report = flow.Write(out_path);

@@ -1,4 +1,5 @@
-// From a float checkpoint to a quantized .nib file, matrix by matrix.
+// From a checkpoint to a .nib file, matrix by matrix: floats are rounded, or
+// the codes of a quantized checkpoint are kept.
 //
 //   QuantizationOptions options;
 //   options.rounding = {/*bits=*/4, /*group_size=*/128, /*symmetric=*/false};
@@ -22,6 +23,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
+#include "models/checkpoint.h"
 #include "quantization/round_to_nearest.h"
 
 namespace nibble {
@@ -31,7 +33,9 @@ inline constexpr char kDefaultKeepFloat[] = "^head";
 
 struct QuantizationOptions {
   RoundingOptions rounding;
-  // Keeps the codes of a quantized checkpoint; `rounding` is not read then.
+  // Keeps the codes of a quantized checkpoint, and floats as a decoder holds
+  // them; `rounding` and `keep_float` are not read then. The file gives the
+  // logits of the checkpoint, bit for bit.
   bool keep_codes = false;
   // RE2 pattern, searched for in the matrices' .nib names; empty: none is kept.
   std::string keep_float = kDefaultKeepFloat;
@@ -50,7 +54,8 @@ struct QuantizedTensor {
   int64_t stored_bytes = 0;  // in the checkpoint
   int64_t bytes = 0;         // in the .nib file
   double seconds = 0;        // to read, round, pack and write it
-  // sqrt(sum (w - decoded w)^2 / sum w^2); of integer formats only.
+  // sqrt(sum (w - decoded w)^2 / sum w^2); of matrices rounded to integers
+  // only.
   std::optional<double> relative_error;
 };
 
@@ -70,10 +75,17 @@ using QuantizationProgress = std::function<void(int64_t done, int64_t total)>;
 // Reads the checkpoint at `model_path`, of any format that OpenCheckpoint takes
 // and that is not packed yet, and writes `out_path`. Nothing appears there
 // unless all went well. Errors name the file and the tensor or option; also
-// InvalidArgument when `out_path` is the model, Aborted when the model changed
-// meanwhile, ResourceExhausted when the disk is full. `progress` may be null.
+// InvalidArgument when `out_path` is the model or there are no codes to keep,
+// Aborted when the model changed meanwhile, ResourceExhausted when the disk is
+// full. `progress` may be null.
 absl::StatusOr<QuantizationReport> QuantizeCheckpoint(
     const std::string& model_path, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress);
+
+// The same of a checkpoint that is open.
+absl::StatusOr<QuantizationReport> QuantizeOpenCheckpoint(
+    const Checkpoint& checkpoint, const std::string& out_path,
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress);
 

@@ -61,8 +61,12 @@ absl::Status OutOfRange(const PackedLayout& layout,
           : "holds a value beyond bf16's range, which this matrix is kept in");
 }
 
-RowSurvey SurveyFloats(absl::Span<const float> row) {
+RowSurvey SurveyFloats(absl::Span<const float> row, WeightFormat format) {
   RowSurvey survey;
+  if (format == WeightFormat::kF32) {
+    survey.in_range = AllFinite(row);
+    return survey;
+  }
   // Written so that NaN fails.
   survey.in_range = absl::c_all_of(
       row, [](float value) { return std::abs(value) < kBF16Overflow; });
@@ -179,7 +183,7 @@ absl::StatusOr<PackedLayout> MatrixPacker::Survey(const MatrixRows& rows,
         if (!read.ok()) return status.Update(rows.Error(i, read));
         const RowSurvey survey = IsInteger(layout.format)
                                      ? SurveyRow(row, layout)
-                                     : SurveyFloats(row);
+                                     : SurveyFloats(row, layout.format);
         if (!survey.in_range) {
           return status.Update(rows.Error(i, OutOfRange(layout, row)));
         }
@@ -193,6 +197,26 @@ absl::StatusOr<PackedLayout> MatrixPacker::Survey(const MatrixRows& rows,
   }
   layout.wide_scales = absl::c_linear_search(wide, 1);
   return layout;
+}
+
+absl::Status MatrixPacker::Keep(const CodedGather& codes,
+                                const PackedLayout& layout, Sink sink,
+                                Step step) {
+  const int64_t block = BlockRows(layout);
+  BlockWriter writer(packed_, sink);
+  for (int64_t first = 0; first < layout.outputs; first += block) {
+    const int64_t count = std::min(block, layout.outputs - first);
+    std::byte* packed =
+        writer.Next(static_cast<size_t>(LayoutOfRows(layout, count).bytes()));
+    codes.Pack(layout, first, count, pool_, packed);
+    absl::Status status = writer.Write();
+    if (status.ok()) {
+      status = step(codes.stored_bytes() / layout.outputs * count);
+    }
+    if (!status.ok()) return status;
+  }
+  codes.Release();
+  return writer.Finish();
 }
 
 absl::StatusOr<RoundingLoss> MatrixPacker::Pack(const MatrixRows& rows,

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
+#include "models/coded_gather.h"
 #include "quantization/matrix_rows.h"
 #include "quantization/round_to_nearest.h"
 #include "tensor/buffer.h"
@@ -48,6 +49,11 @@ class MatrixPacker {
   // or too large for the format.
   absl::StatusOr<PackedLayout> Survey(const MatrixRows& rows,
                                       PackedLayout layout, Step step);
+
+  // Hands codes as they are, layout.bytes() bytes, to `sink`, in order.
+  // REQUIRES: `layout` came from codes.Survey.
+  absl::Status Keep(const CodedGather& codes, const PackedLayout& layout,
+                    Sink sink, Step step);
 
   // Rounds the weights and hands layout.bytes() bytes to `sink`, in order. The
   // loss of a float layout is not measured: it is zero.

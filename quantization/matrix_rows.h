@@ -7,7 +7,8 @@
 //   absl::Status status = rows->Read(17, absl::MakeSpan(row));
 //   rows->Release(0, 18);
 //
-// A matrix may be put together from several tensors (models/checkpoint.h).
+// A matrix may be put together from several tensors (models/checkpoint.h), also
+// of those that are there as codes alone: they are read as their values.
 // Nothing of it is copied, so that a matrix larger than memory can be streamed.
 #ifndef NIBBLE_QUANTIZATION_MATRIX_ROWS_H_
 #define NIBBLE_QUANTIZATION_MATRIX_ROWS_H_
@@ -20,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "models/checkpoint.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/io/tensor_source.h"
 #include "tensor/view.h"
 
@@ -53,7 +55,9 @@ class MatrixRows {
     int64_t rows = 0;
     int64_t first_row = 0;  // Of `view`.
     std::string tensor;
-    TensorView view;
+    TensorView view;                     // without data: read from `codes`
+    const CodedMatrix* codes = nullptr;  // null where there are dense bytes
+    int64_t row_bytes = 0;               // where it is stored
   };
 
   explicit MatrixRows(const TensorSource& tensors) : tensors_(&tensors) {}

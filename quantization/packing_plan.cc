@@ -1,21 +1,32 @@
 #include "quantization/packing_plan.h"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
+#include "absl/functional/function_ref.h"
+#include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "kernels/convert/convert.h"
+#include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
+#include "models/coded_gather.h"
 #include "models/decoder_config.h"
 #include "models/packed_names.h"
 #include "quantization/round_to_nearest.h"
 #include "re2/re2.h"
+#include "tensor/bf16.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/dtype.h"
 #include "tensor/io/packed_file.h"
+#include "tensor/io/tensor_source.h"
 #include "tensor/packed_layout.h"
 #include "tensor/shape.h"
 #include "tensor/view.h"
@@ -29,12 +40,14 @@ int64_t TotalRows(const std::vector<RowRange>& ranges) {
   return rows;
 }
 
+// The matrix of `source` in the file, its name and rows filled in.
+using ChooseMatrix = absl::FunctionRef<absl::Status(
+    int64_t outputs, int64_t inputs, PlannedTensor& matrix)>;
+
 // Adds tensors one by one, and remembers the first error.
 class Planner {
  public:
-  // `keep` may be null.
-  Planner(const RoundingOptions& rounding, const RE2* keep)
-      : rounding_(rounding), keep_(keep) {}
+  explicit Planner(ChooseMatrix choose) : choose_(choose) {}
 
   void Norm(const NormTensors& names, const NormTensors& source,
             int64_t hidden) {
@@ -46,77 +59,89 @@ class Planner {
 
   void Linear(const LinearTensors& names, const LinearTensors& source,
               int64_t inputs) {
-    const std::string& name = names.weight[0].tensor;
-    const bool kept = keep_ != nullptr && RE2::PartialMatch(name, *keep_);
-    kept_ += kept ? 1 : 0;
-    const int64_t outputs = TotalRows(source.weight);
-    absl::StatusOr<PackedLayout> layout =
-        kept ? PackedLayout::Create(WeightFormat::kBF16, outputs, inputs)
-             : RoundedLayout(rounding_, outputs, inputs);
-    if (!layout.ok()) {
-      status_.Update(
-          absl::Status(layout.status().code(),
-                       absl::StrCat(name, ": ", layout.status().message())));
+    if (!status_.ok()) return;
+    PlannedTensor matrix;
+    matrix.name = names.weight[0].tensor;
+    matrix.rows = source.weight;
+    const absl::Status chosen =
+        choose_(TotalRows(source.weight), inputs, matrix);
+    if (!chosen.ok()) {
+      status_ = chosen;
       return;
     }
-    plan_.push_back({name, source.weight, *layout});
+    const absl::Span<const int32_t> order = matrix.codes
+                                                ? matrix.codes->input_order()
+                                                : absl::Span<const int32_t>();
+    plan_.push_back(std::move(matrix));
     if (!source.bias.empty()) Vector(names.bias[0].tensor, source.bias);
+    if (order.empty()) return;
+    PlannedTensor stored;
+    stored.name = names.input_order;
+    stored.what = PlainTensor{DType::kI32, Shape({inputs})};
+    stored.input_order = order;
+    plan_.push_back(std::move(stored));
   }
 
   void Embedding(const std::string& name, const std::string& source,
-                 DType stored, const Shape& shape) {
-    const DType dtype = stored == DType::kF32 ? DType::kBF16 : stored;
-    plan_.push_back(
-        {name, {{source, 0, shape.dim(0)}}, PlainTensor{dtype, shape}});
+                 DType dtype, const Shape& shape) {
+    PlannedTensor embedding;
+    embedding.name = name;
+    embedding.rows = {{source, 0, shape.dim(0)}};
+    embedding.what = PlainTensor{dtype, shape};
+    plan_.push_back(std::move(embedding));
   }
 
   absl::StatusOr<std::vector<PlannedTensor>> Result() && {
     if (!status_.ok()) return status_;
-    if (keep_ != nullptr && kept_ == 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "keep_float \"", keep_->pattern(),
-          "\" matches none of the matrices to keep as floats; they are "
-          "layers.N.qkv.weight, layers.N.attention.weight, layers.N.up.weight, "
-          "layers.N.down.weight and head.weight"));
-    }
     return std::move(plan_);
   }
 
  private:
   void Vector(const std::string& name, std::vector<RowRange> elements) {
-    const int64_t size = TotalRows(elements);
-    plan_.push_back(
-        {name, std::move(elements), PlainTensor{DType::kF32, Shape({size})}});
+    PlannedTensor vector;
+    vector.name = name;
+    vector.what = PlainTensor{DType::kF32, Shape({TotalRows(elements)})};
+    vector.rows = std::move(elements);
+    plan_.push_back(std::move(vector));
   }
 
-  const RoundingOptions& rounding_;
-  const RE2* keep_;
-  int64_t kept_ = 0;
+  const ChooseMatrix choose_;
   absl::Status status_;
   std::vector<PlannedTensor> plan_;
 };
 
-}  // namespace
+// How the embedding is stored; what is there as codes alone is read as f32.
+struct StoredEmbedding {
+  DType dtype;
+  Shape shape;
+};
 
-absl::StatusOr<std::vector<PlannedTensor>> PlanTensors(
-    const Checkpoint& checkpoint, const RoundingOptions& rounding,
-    const std::string& keep_float) {
-  const RE2 keep(keep_float, RE2::Quiet);
-  if (!keep.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("keep_float \"", keep_float,
-                     "\" is no regular expression: ", keep.error()));
-  }
-  const DecoderConfig& config = checkpoint.config;
+absl::StatusOr<StoredEmbedding> FindEmbedding(const Checkpoint& checkpoint) {
+  const std::string& name = checkpoint.names.embedding;
+  const absl::StatusOr<TensorView> dense = checkpoint.tensors->Find(name);
+  if (dense.ok()) return StoredEmbedding{dense->dtype, dense->shape};
+  const CodedMatrix* codes = checkpoint.tensors->FindCoded(name);
+  if (codes == nullptr) return dense.status();
+  return StoredEmbedding{DType::kF32,
+                         Shape({codes->form().outputs, codes->form().inputs})};
+}
+
+// The plan of a file with `config`, which may differ from the checkpoint's in
+// whether the head is tied. An embedding in f32 is rounded to bf16 if
+// `narrow_embedding` is set.
+absl::StatusOr<PackingPlan> PlanWith(const Checkpoint& checkpoint,
+                                     const DecoderConfig& config,
+                                     bool narrow_embedding,
+                                     ChooseMatrix choose) {
   const DecoderTensors& source = checkpoint.names;
   const DecoderTensors names = PackedTensorNames(config);
-  Planner planner(rounding, keep_float.empty() ? nullptr : &keep);
+  Planner planner(choose);
   if (!names.embedding.empty()) {
-    const absl::StatusOr<TensorView> stored =
-        checkpoint.tensors->Find(source.embedding);
+    const absl::StatusOr<StoredEmbedding> stored = FindEmbedding(checkpoint);
     if (!stored.ok()) return stored.status();
-    planner.Embedding(names.embedding, source.embedding, stored->dtype,
-                      stored->shape);
+    const bool narrow = narrow_embedding && stored->dtype == DType::kF32;
+    planner.Embedding(names.embedding, source.embedding,
+                      narrow ? DType::kBF16 : stored->dtype, stored->shape);
   }
   for (size_t i = 0; i < source.layers.size(); ++i) {
     const LayerTensors& to = names.layers[i];
@@ -130,7 +155,125 @@ absl::StatusOr<std::vector<PlannedTensor>> PlanTensors(
   }
   planner.Norm(names.final_norm, source.final_norm, config.hidden);
   planner.Linear(names.head, source.head, config.hidden);
-  return std::move(planner).Result();
+  absl::StatusOr<std::vector<PlannedTensor>> tensors =
+      std::move(planner).Result();
+  if (!tensors.ok()) return tensors.status();
+  return PackingPlan{config, *std::move(tensors)};
+}
+
+// Whether bf16 holds every value of a matrix exactly.
+bool IsExactInBF16(const TensorView& matrix, ThreadPool& pool) {
+  if (matrix.dtype == DType::kBF16) return true;
+  if (matrix.dtype != DType::kF32 && matrix.dtype != DType::kF16) return false;
+  std::atomic<bool> exact(true);
+  pool.ParallelFor(matrix.shape.dim(0), [&](int64_t begin, int64_t end, int) {
+    std::vector<float> row(static_cast<size_t>(matrix.shape.dim(1)));
+    for (int64_t i = begin; i < end && exact.load(); ++i) {
+      CHECK_OK(ConvertRowToF32(matrix, i, absl::MakeSpan(row)));
+      const bool same = absl::c_all_of(
+          row, [](float value) { return ToFloat(ToBF16(value)) == value; });
+      if (!same) exact.store(false);
+    }
+  });
+  return exact.load();
+}
+
+// Whether the head's matrix, held as `head`, has the embedding's values.
+bool HeadHasEmbedding(const Checkpoint& checkpoint, const StoredMatrix& head,
+                      ThreadPool& pool) {
+  if (head.codes || head.layout.format == WeightFormat::kF32) return true;
+  const absl::StatusOr<TensorView> embedding =
+      checkpoint.tensors->Find(checkpoint.names.embedding);
+  if (!embedding.ok()) return false;
+  const bool exact = IsExactInBF16(*embedding, pool);
+  checkpoint.tensors->Release(
+      absl::MakeConstSpan(embedding->data, embedding->bytes));
+  return exact;
+}
+
+// Whether any matrix is stored in fewer bits than floats have.
+bool IsQuantizedCheckpoint(const Checkpoint& checkpoint) {
+  const TensorSource& tensors = *checkpoint.tensors;
+  return absl::c_any_of(tensors.names(), [&](const std::string& name) {
+    if (tensors.FindCoded(name) != nullptr) return true;
+    const absl::StatusOr<TensorView> dense = tensors.Find(name);
+    return dense.ok() && IsQuantized(dense->dtype);
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<PackingPlan> PlanRounded(const Checkpoint& checkpoint,
+                                        const RoundingOptions& rounding,
+                                        const std::string& keep_float) {
+  const RE2 keep(keep_float, RE2::Quiet);
+  if (!keep.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("keep_float \"", keep_float,
+                     "\" is no regular expression: ", keep.error()));
+  }
+  int64_t kept = 0;
+  absl::StatusOr<PackingPlan> plan = PlanWith(
+      checkpoint, checkpoint.config, /*narrow_embedding=*/true,
+      [&](int64_t outputs, int64_t inputs, PlannedTensor& matrix) {
+        const bool is_kept =
+            !keep_float.empty() && RE2::PartialMatch(matrix.name, keep);
+        kept += is_kept ? 1 : 0;
+        if (is_kept) matrix.reason = "keep_float";
+        absl::StatusOr<PackedLayout> layout =
+            is_kept ? PackedLayout::Create(WeightFormat::kBF16, outputs, inputs)
+                    : RoundedLayout(rounding, outputs, inputs);
+        if (layout.ok()) {
+          matrix.what = *layout;
+          return absl::OkStatus();
+        }
+        return absl::Status(
+            layout.status().code(),
+            absl::StrCat(matrix.name, ": ", layout.status().message()));
+      });
+  if (plan.ok() && !keep_float.empty() && kept == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "keep_float \"", keep_float,
+        "\" matches none of the matrices to keep as floats; they are "
+        "layers.N.qkv.weight, layers.N.attention.weight, layers.N.up.weight, "
+        "layers.N.down.weight and head.weight"));
+  }
+  return plan;
+}
+
+absl::StatusOr<PackingPlan> PlanKept(const Checkpoint& checkpoint,
+                                     ThreadPool& pool) {
+  const TensorSource& tensors = *checkpoint.tensors;
+  if (!IsQuantizedCheckpoint(checkpoint)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        checkpoint.path,
+        ": holds floats, and no quantized weights that could be kept; round "
+        "them to nearest (--method=rtn)"));
+  }
+  DecoderConfig config = checkpoint.config;
+  if (config.tied_head) {
+    const absl::StatusOr<StoredMatrix> head =
+        AsStored(tensors, checkpoint.names.head.weight, pool);
+    if (!head.ok()) return head.status();
+    config.tied_head = HeadHasEmbedding(checkpoint, *head, pool);
+  }
+  return PlanWith(checkpoint, config, /*narrow_embedding=*/false,
+                  [&](int64_t, int64_t, PlannedTensor& matrix) -> absl::Status {
+                    absl::StatusOr<StoredMatrix> stored =
+                        AsStored(tensors, matrix.rows, pool);
+                    if (!stored.ok()) return stored.status();
+                    matrix.what = stored->layout;
+                    matrix.codes = std::move(stored->codes);
+                    if (matrix.codes) {
+                      matrix.codes->Release();  // until it is written
+                      return absl::OkStatus();
+                    }
+                    matrix.reason =
+                        HasCodes(tensors, matrix.rows)
+                            ? "no packed layout holds its codes together"
+                            : "stored as floats, or as a type without codes";
+                    return absl::OkStatus();
+                  });
 }
 
 }  // namespace nibble
