@@ -51,6 +51,7 @@ Json PackedEntry(const std::string& name, const PackedLayout& layout) {
   if (IsInteger(layout.format)) {
     entry["group_size"] = layout.group_size;
     entry["symmetric"] = layout.symmetric;
+    entry["minimums"] = layout.minimums;
     entry["wide_scales"] = layout.wide_scales;
   }
   return entry;

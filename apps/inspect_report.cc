@@ -18,6 +18,8 @@
 #include "apps/common/json.h"
 #include "apps/inspect_check.h"
 #include "apps/inspect_nib.h"
+#include "apps/inspect_quantized.h"
+#include "apps/inspect_types.h"
 #include "models/checkpoint.h"
 #include "models/decoder_config.h"
 #include "models/registry.h"
@@ -89,6 +91,7 @@ void AddTensors(Json& report, const TensorSource& source, const RE2* filter) {
       listed.push_back(TensorEntry(source, name));
     }
   }
+  report["types"] = TensorTypes(source);
   report["tensors"] = std::move(listed);
   report["totals"] = {{"tensors", source.names().size()},
                       {"parameters", parameters},
@@ -136,7 +139,10 @@ void AddModelChecks(Json& report, const std::string& path) {
   AddCheck(report, "model", checkpoint.status(), "the engine takes it");
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
       checkpoint.ok() ? LoadTokenizer(*checkpoint) : OpenTokenizer(path);
-  if (checkpoint.ok()) report["configuration"] = ConfigurationOf(*checkpoint);
+  if (checkpoint.ok()) {
+    report["configuration"] = ConfigurationOf(*checkpoint);
+    AddQuantized(report, *checkpoint);
+  }
   if (!tokenizer.ok()) {
     AddCheck(report, "tokenizer", tokenizer.status(), "");
     return;

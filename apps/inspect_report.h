@@ -10,6 +10,8 @@
 //    "configuration": {"family", "layers", ...},
 //    "metadata": {key: summary, ...},  // of a GGUF file
 //    "tensors": [{"name", "dtype", "shape", "bytes"} | {"name", "error"}],
+//    "types": {dtype: how many tensors, and whether codes are kept},
+//    "quantization": {"method", "format", "bits", ...},  // of a quantized one
 //    "totals": {"tensors", "parameters", "bytes"},  // of all, not of a filter
 //    "tokenizer": {"tokens", "special_tokens", "bos_id", "eos_id", "adds_bos"},
 //    "checks": [{"check", "ok", "detail"}]}

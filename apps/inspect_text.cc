@@ -48,10 +48,11 @@ void AppendSection(std::string* text, const char* title, const Json& fields) {
 // How the scales of an integer matrix are shared.
 std::string GroupText(const Json& tensor) {
   if (!tensor.contains("group_size")) return "";
-  return absl::StrCat(
-      "  groups of ", tensor["group_size"].get<int64_t>(),
-      tensor["symmetric"].get<bool>() ? ", symmetric" : ", zero points",
-      tensor["wide_scales"].get<bool>() ? ", f32 scales" : "");
+  return absl::StrCat("  groups of ", tensor["group_size"].get<int64_t>(),
+                      tensor["symmetric"].get<bool>()  ? ", symmetric"
+                      : tensor["minimums"].get<bool>() ? ", minimums"
+                                                       : ", zero points",
+                      tensor["wide_scales"].get<bool>() ? ", f32 scales" : "");
 }
 
 void AppendFiles(std::string* text, const Json& files) {
@@ -93,7 +94,7 @@ std::string InspectText(const Json& report) {
   }
   if (report.contains("tensors")) AppendTensors(&text, report["tensors"]);
   if (report.contains("files")) AppendFiles(&text, report["files"]);
-  for (const char* part : {"totals", "tokenizer"}) {
+  for (const char* part : {"types", "totals", "tokenizer"}) {
     if (report.contains(part)) AppendSection(&text, part, report[part]);
   }
   absl::StrAppend(&text, "\nchecks\n");

@@ -22,8 +22,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 
 // Limits dispatch to --isa and opens --model, with a progress bar on a
 // terminal.
-// --weights=int4 and int8 quantize a float checkpoint first, unless the user's
-// cache has it already.
+// --weights=int4 and int8 quantize a checkpoint first, unless the user's cache
+// has it already.
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags();
 
 }  // namespace nibble

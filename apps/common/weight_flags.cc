@@ -8,10 +8,11 @@
 #include "apps/common/app.h"
 #include "tensor/io/packed_file.h"
 
-ABSL_FLAG(std::string, weights, "auto",
-          "what weights are held in: auto (a packed model as it is, others in "
-          "bf16), f32, bf16, int8 or int4; the latter two quantize a float "
-          "checkpoint once, into the user's cache");
+ABSL_FLAG(
+    std::string, weights, "auto",
+    "what weights are held in: auto (a packed or quantized model as it is, "
+    "others in bf16), f32, bf16, int8 or int4; the latter two quantize a "
+    "checkpoint once, into the user's cache");
 ABSL_FLAG(std::optional<int64_t>, group_size, std::nullopt,
           "weights per scale of --weights=int8 and int4, a multiple of 32; "
           "without it 128");
@@ -101,9 +102,10 @@ absl::Status CheckPackedWeights(const WeightFlags& flags,
   }
   if (flags.symmetric.has_value() &&
       (!integer || layout.symmetric != *flags.symmetric)) {
-    return FlagError(
-        "symmetric", BoolText(*flags.symmetric),
-        contradicts(layout.has_zeros() ? "zero points" : "no zero points"));
+    return FlagError("symmetric", BoolText(*flags.symmetric),
+                     contradicts(layout.has_zeros()      ? "zero points"
+                                 : layout.has_minimums() ? "minimums"
+                                                         : "no zero points"));
   }
   return absl::OkStatus();
 }

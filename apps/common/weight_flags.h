@@ -17,8 +17,8 @@
 namespace nibble {
 
 struct WeightFlags {
-  // Not set: --weights=auto, which keeps packed weights and holds others in
-  // bf16.
+  // Not set: --weights=auto, which keeps packed and quantized weights as they
+  // are and holds others in bf16.
   std::optional<WeightFormat> format;
   // Set where the flag was given. A positive multiple of 32; from the length of
   // a row on, one group is the whole row.
@@ -30,7 +30,7 @@ struct WeightFlags {
     return format.has_value() || group_size.has_value() ||
            symmetric.has_value();
   }
-  // Whether a float checkpoint has to be quantized.
+  // Whether a checkpoint has to be quantized, from its values.
   bool quantizes() const { return format.has_value() && IsInteger(*format); }
 };
 
