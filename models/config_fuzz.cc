@@ -13,7 +13,10 @@
 #include "kernels/elementwise/rope.h"
 #include "models/config_reader.h"
 #include "models/decoder_config.h"
+#include "models/families/falcon.h"
 #include "models/families/family.h"
+#include "models/families/gpt_neox.h"
+#include "models/families/gptj.h"
 #include "models/families/hf_fields.h"
 #include "models/families/llama.h"
 #include "tensor/io/tensor_source.h"
@@ -48,6 +51,7 @@ void CheckModel(const absl::StatusOr<FamilyModel>& model) {
   CHECK_EQ(static_cast<int64_t>(model->names.layers.size()), config.layers);
   CHECK_EQ(static_cast<int64_t>(config.windows.size()), config.layers);
   for (const int32_t id : config.eos_ids) CHECK_LT(id, config.vocabulary);
+  if (config.rope.style == RopeStyle::kNone) return;
   const RopeTable table(RopeOf(config));
   CHECK_EQ(table.pairs(), config.rope.rotary_dims / 2);
 }
@@ -57,7 +61,9 @@ void ReadAll(absl::string_view text) {
       absl::StatusOr<FamilyModel> (*)(ConfigReader&, const TensorSource&);
   const NoTensors tensors;
   for (const Reading read :
-       {Reading{ReadLlama}, Reading{ReadMistral}, Reading{ReadQwen2}}) {
+       {Reading{ReadLlama}, Reading{ReadMistral}, Reading{ReadQwen2},
+        Reading{ReadGptJ}, Reading{ReadGptNeoX}, Reading{ReadFalcon},
+        Reading{ReadRefinedWeb}}) {
     absl::StatusOr<ConfigReader> reader = ConfigReader::Parse(text, "fuzz");
     if (!reader.ok()) return;
     CheckModel(read(*reader, tensors));

@@ -21,9 +21,12 @@
 #include "models/config_reader.h"
 #include "models/decoder_config.h"
 #include "models/families/falcon.h"
+#include "models/families/falcon_gguf.h"
 #include "models/families/family.h"
 #include "models/families/gpt_neox.h"
+#include "models/families/gpt_neox_gguf.h"
 #include "models/families/gptj.h"
+#include "models/families/gptj_gguf.h"
 #include "models/families/hf_fields.h"
 #include "models/families/llama.h"
 #include "models/families/llama_gguf.h"
@@ -66,7 +69,8 @@ struct GgufFamily {
 };
 
 constexpr GgufFamily kGgufFamilies[] = {
-    {"llama", ReadLlamaGguf},
+    {"falcon", ReadFalconGguf},   {"gptj", ReadGptJGguf},
+    {"gptneox", ReadGptNeoXGguf}, {"llama", ReadLlamaGguf},
     {"qwen2", ReadLlamaGguf},
 };
 

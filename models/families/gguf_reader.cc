@@ -78,6 +78,16 @@ double GgufReader::FloatOr(absl::string_view key, double fallback,
   return *value;
 }
 
+bool GgufReader::BoolOr(absl::string_view key, bool fallback) {
+  if (!Has(key)) return fallback;
+  const absl::StatusOr<bool> value = file_.GetBool(FullKey(key));
+  if (!value.ok()) {
+    if (status_.ok()) status_ = value.status();
+    return fallback;
+  }
+  return *value;
+}
+
 std::string GgufReader::StringOr(absl::string_view key,
                                  absl::string_view fallback) {
   if (!Has(key)) return std::string(fallback);

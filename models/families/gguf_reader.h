@@ -33,6 +33,7 @@ class GgufReader {
   int64_t Int(absl::string_view key, IntRange range);
   int64_t IntOr(absl::string_view key, int64_t fallback, IntRange range);
   double FloatOr(absl::string_view key, double fallback, FloatRange range);
+  bool BoolOr(absl::string_view key, bool fallback);
   std::string StringOr(absl::string_view key, absl::string_view fallback);
   // A token id; nullopt when absent or 0xFFFFFFFF, which means "not set".
   std::optional<int32_t> TokenId(absl::string_view key, int64_t vocabulary);
