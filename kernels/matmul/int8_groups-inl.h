@@ -35,9 +35,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Up to so many rows, nibbles are decoded in the inner loop.
 template <class Dot>
 inline constexpr int kFewRows = 4 * Dot::kMaxRows;
-// The smallest group where there are more: 13 rows in groups of 6 are 5, 4, 4.
-template <class Dot>
-inline constexpr int kMinDecodedRows = Dot::kMaxRows - Dot::kMaxRows / 3;
 
 // Vectors of a record that are summed together: all, unless the registers are
 // few.
@@ -98,36 +95,21 @@ struct GroupSums {
   static constexpr int kVectors = VectorsTogether(kRows);
   static constexpr int kChains = kRows <= 2 ? 2 : 1;
 
-  // -zero * sum of the row's values.
-  HWY_INLINE void Start(const GroupArgs& args, int64_t group, int vector) {
+  HWY_INLINE void Start(const int32_t* starts) {
     const TileI32 d;
-    const int32_t* starts = args.starts + group * kRows;
-    if (args.zeros_differ) {
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const VI32 start = hn::Set(d, starts[r]);
       NIBBLE_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        const VI32 zeros =
-            LoadZeros(*args.layout, args.record, group, vector + v);
-        NIBBLE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          sums[0][r][v] = Dot::Start(hn::Mul(hn::Set(d, starts[r]), zeros));
-        }
-      }
-    } else {
-      NIBBLE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const VI32 start = hn::Set(d, starts[r]);
-        NIBBLE_UNROLL
-        for (int v = 0; v < kVectors; ++v) sums[0][r][v] = Dot::Start(start);
-      }
+      for (int v = 0; v < kVectors; ++v) StartAt(r, v, start);
     }
-    if constexpr (kChains > 1) {
-      NIBBLE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        NIBBLE_UNROLL
-        for (int v = 0; v < kVectors; ++v) {
-          sums[1][r][v] = Dot::Start(hn::Zero(d));
-        }
-      }
+  }
+
+  // Vector v, where `starts` are yet to be multiplied by zero points.
+  HWY_INLINE void Start(const int32_t* starts, VI32 zeros, int v) {
+    NIBBLE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      StartAt(r, v, hn::Mul(hn::Set(TileI32(), starts[r]), zeros));
     }
   }
 
@@ -175,6 +157,14 @@ struct GroupSums {
   }
 
   typename Dot::Sum sums[kChains][kRows][kVectors];
+
+ private:
+  HWY_INLINE void StartAt(int r, int v, VI32 start) {
+    sums[0][r][v] = Dot::Start(start);
+    if constexpr (kChains > 1) {
+      sums[1][r][v] = Dot::Start(hn::Zero(TileI32()));
+    }
+  }
 };
 
 // The totals of a record: in registers, beside as many sums, or in L1 where
@@ -182,47 +172,41 @@ struct GroupSums {
 // rows on Zen 5, a tenth of all at g32.)
 template <int kRows>
 struct RecordTotals {
-  HWY_INLINE void Load(const GroupArgs& args) {
+  // Row r, output i at from[r * stride + i]; or zeros.
+  HWY_INLINE void Load(const float* from, int64_t stride, bool zeros) {
     const TileF32 d;
     NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       NIBBLE_UNROLL
       for (int v = 0; v < kRecordVectors; ++v) {
-        const float* from = args.totals + r * args.total_stride + v * kLanes;
-        Set(r, v, args.first_group == 0 ? hn::Zero(d) : hn::Load(d, from));
+        Set(r, v,
+            zeros ? hn::Zero(d) : hn::Load(d, from + r * stride + v * kLanes));
       }
     }
   }
 
-  HWY_INLINE void Store(const GroupArgs& args) const {
-    const TileF32 d;
+  HWY_INLINE void Store(float* to, int64_t stride) const {
     NIBBLE_UNROLL
     for (int r = 0; r < kRows; ++r) {
       NIBBLE_UNROLL
       for (int v = 0; v < kRecordVectors; ++v) {
-        hn::Store(Get(r, v), d,
-                  args.totals + r * args.total_stride + v * kLanes);
+        hn::Store(Get(r, v), TileF32(), to + r * stride + v * kLanes);
       }
     }
   }
 
-  // total = fma(float(sum), weight_scale * activation_scale, total).
+  // total = fma(float(sum), weight_scale * activation_scale, total) of vector
+  // `vector`, whose sums are the v-th.
   template <class Sums>
-  HWY_INLINE void Add(const GroupArgs& args, int64_t group, int vector,
-                      const Sums& sums) {
+  HWY_INLINE void Add(int vector, VF weight_scales, const float* scales,
+                      const Sums& sums, int v) {
     const TileF32 d;
-    const float* scales = args.scales + group * kRows;
     NIBBLE_UNROLL
-    for (int v = 0; v < Sums::kVectors; ++v) {
-      const VF weight_scales =
-          LoadScales(*args.layout, args.record, group, vector + v);
-      NIBBLE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const VF scale = hn::Mul(weight_scales, hn::Set(d, scales[r]));
-        Set(r, vector + v,
-            hn::MulAdd(hn::ConvertTo(d, sums.Value(r, v)), scale,
-                       Get(r, vector + v)));
-      }
+    for (int r = 0; r < kRows; ++r) {
+      const VF scale = hn::Mul(weight_scales, hn::Set(d, scales[r]));
+      Set(r, vector,
+          hn::MulAdd(hn::ConvertTo(d, sums.Value(r, v)), scale,
+                     Get(r, vector)));
     }
   }
 
@@ -270,7 +254,7 @@ void MultiplyGroups(const GroupArgs& call) {
   const uint8_t* codes = args.codes;  // of the group
   const uint8_t* prefetch = args.prefetch;
   RecordTotals<kRows> totals;
-  totals.Load(args);
+  totals.Load(args.totals, args.total_stride, args.first_group == 0);
   for (int64_t group = args.first_group; group < args.end_group; ++group) {
     const uint64_t begin = group * group_quads;
     const uint64_t end = std::min(all_quads, begin + group_quads);
@@ -283,7 +267,17 @@ void MultiplyGroups(const GroupArgs& call) {
         prefetch = Prefetch(prefetch, lines, args.prefetch_end);
       }
       Sums sums;
-      sums.Start(args, group, vector);
+      const int32_t* starts = args.starts + group * kRows;
+      if (args.zeros_differ) {
+        NIBBLE_UNROLL
+        for (int v = 0; v < Sums::kVectors; ++v) {
+          sums.Start(starts,
+                     LoadZeros(*args.layout, args.record, group, vector + v),
+                     v);
+        }
+      } else {
+        sums.Start(starts);
+      }
       const uint8_t* line = codes + vector * kLanes * 4;
       for (uint64_t quad = begin; quad < end;) {
         const int32_t* values = reinterpret_cast<const int32_t*>(args.panel) +
@@ -312,11 +306,16 @@ void MultiplyGroups(const GroupArgs& call) {
         }
         sums.Fold();
       }
-      totals.Add(args, group, vector, sums);
+      NIBBLE_UNROLL
+      for (int v = 0; v < Sums::kVectors; ++v) {
+        totals.Add(vector + v,
+                   LoadScales(*args.layout, args.record, group, vector + v),
+                   args.scales + group * kRows, sums, v);
+      }
     }
     codes += (end - begin) / kQuads * kLine;
   }
-  totals.Store(args);
+  totals.Store(args.totals, args.total_stride);
 }
 
 using GroupFunction = void (*)(const GroupArgs&);

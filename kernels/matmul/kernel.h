@@ -69,9 +69,9 @@ struct Totals {
   int64_t stride;
 };
 
-// Computes the sums of records [first, end), at most `records_per_call` of the
-// kernel, for all rows. `scratch` is working memory of the calling thread,
-// aligned to 64 bytes: the kernel's scratch_bytes().
+// Computes the sums of records [first, end) for all rows. `scratch` is working
+// memory of the calling thread, aligned to 64 bytes: the kernel's
+// scratch_bytes().
 using MultiplyFunction = void (*)(const Product& product, int64_t first,
                                   int64_t end, Totals totals,
                                   std::byte* scratch);
@@ -86,9 +86,9 @@ struct MatMulKernel {
   // How it wants activations: kF32, kBF16 with bf16 weights, kI8 with integers.
   DType panel;
   Isa isa;
-  int64_t highway_target;  // 0 for what is not compiled by Highway
-  int64_t max_rows;        // per group of rows
-  int64_t records_per_call;
+  int64_t highway_target;    // 0 for what is not compiled by Highway
+  int64_t max_rows;          // per group of rows
+  int64_t records_per_call;  // of many rows, whose totals shall stay in L2
   MultiplyFunction multiply;
   // Null if no scratch is needed.
   int64_t (*scratch_bytes)(const PackedLayout& layout, int64_t rows) = nullptr;
