@@ -37,6 +37,11 @@ struct Outlier {
   float excess;
 };
 
+struct RowOutlier {
+  Outlier outlier;
+  int32_t row;
+};
+
 // Activations as kernels read them; panel_layout.h draws them.
 struct Panel {
   RowGroups groups;
@@ -50,6 +55,9 @@ struct Panel {
   // the weights], inputs ascending. Kernels leave them out: outliers.h.
   const Outlier* outliers = nullptr;
   const int32_t* outlier_counts = nullptr;
+  // Of many rows, all of them once more: inputs ascending, then rows. Or null.
+  const RowOutlier* sorted_outliers = nullptr;
+  int64_t sorted_outlier_count = 0;
   // Of int8 panels for weights with minimums, [rows][groups of the weights]:
   // scale * (sum of the values). Kernels leave the minimums out: minimums.h.
   const float* group_sums = nullptr;

@@ -1,7 +1,9 @@
 #include "kernels/matmul/outliers.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 #include "kernels/matmul/panel_layout.h"
 #include "tensor/packed_layout.h"
@@ -73,9 +75,9 @@ HWY_INLINE hn::Vec<Floats> LoadZeros(const Record& shape,
   return hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<Floats>(), zeros));
 }
 
-// sums[0, 32) of one row += excess * the weights of one input.
-HWY_INLINE void AddColumn(const Record& shape, const std::byte* record,
-                          const Outlier& outlier, float* sums) {
+// The weights [32] of one input.
+HWY_INLINE void LoadColumn(const Record& shape, const std::byte* record,
+                           const Outlier& outlier, float* column) {
   const Floats d;
   const Words dw;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -95,12 +97,35 @@ HWY_INLINE void AddColumn(const Record& shape, const std::byte* record,
     const auto minimums =
         shape.has_minimums ? LoadNumbers(shape, record + shape.minimums, index)
                            : hn::Zero(d);
-    const auto weights = FusedMulAdd(
-        d, LoadNumbers(shape, record, index),
-        hn::Sub(code, LoadZeros(shape, record, outlier.group, n)), minimums);
-    const auto excess = hn::Set(d, outlier.excess);
-    hn::StoreU(FusedMulAdd(d, excess, weights, hn::LoadU(d, sums + n)), d,
-               sums + n);
+    hn::Store(
+        FusedMulAdd(d, LoadNumbers(shape, record, index),
+                    hn::Sub(code, LoadZeros(shape, record, outlier.group, n)),
+                    minimums),
+        d, column + n);
+  }
+}
+
+// sums[0, 32) of one row += excess * the weights of one input.
+HWY_INLINE void AddColumn(float excess, const float* column, float* sums) {
+  const Floats d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t n = 0; n < kRecordOutputs; n += lanes) {
+    hn::StoreU(FusedMulAdd(d, hn::Set(d, excess), hn::Load(d, column + n),
+                           hn::LoadU(d, sums + n)),
+               d, sums + n);
+  }
+}
+
+// One record, whose sums for row r are at sums[r * stride].
+HWY_INLINE void AddSorted(const Record& shape, const std::byte* record,
+                          const Panel& panel, float* sums, int64_t stride) {
+  HWY_ALIGN float column[kRecordOutputs];
+  int32_t input = -1;
+  for (int64_t i = 0; i < panel.sorted_outlier_count; ++i) {
+    const auto& [outlier, row] = panel.sorted_outliers[i];
+    if (outlier.input != input) LoadColumn(shape, record, outlier, column);
+    input = outlier.input;
+    AddColumn(outlier.excess, column, sums + row * stride);
   }
 }
 
@@ -109,15 +134,22 @@ void AddAll(const Product& product, int64_t first, int64_t end, Totals totals) {
   const int64_t groups = product.layout->groups();
   const int64_t record_bytes = product.layout->record_bytes();
   const Panel& panel = product.panel;
-  for (int64_t row = 0; row < panel.groups.rows; ++row) {
-    const int32_t count = panel.outlier_counts[row];
-    if (count == 0) continue;
-    const Outlier* outliers = panel.outliers + row * groups;
+  if (panel.sorted_outliers != nullptr) {
     for (int64_t r = first; r < end; ++r) {
-      float* sums =
-          totals.data + row * totals.stride + (r - first) * kRecordOutputs;
-      for (int32_t i = 0; i < count; ++i) {
-        AddColumn(shape, product.weights + r * record_bytes, outliers[i], sums);
+      AddSorted(shape, product.weights + r * record_bytes, panel,
+                totals.data + (r - first) * kRecordOutputs, totals.stride);
+    }
+    return;
+  }
+  for (int64_t row = 0; row < panel.groups.rows; ++row) {
+    const Outlier* outliers = panel.outliers + row * groups;
+    float* sums = totals.data + row * totals.stride;
+    for (int64_t r = first; r < end; ++r, sums += kRecordOutputs) {
+      for (int32_t i = 0; i < panel.outlier_counts[row]; ++i) {
+        HWY_ALIGN float column[kRecordOutputs];
+        LoadColumn(shape, product.weights + r * record_bytes, outliers[i],
+                   column);
+        AddColumn(outliers[i].excess, column, sums);
       }
     }
   }
@@ -131,6 +163,47 @@ HWY_AFTER_NAMESPACE();
 namespace nibble {
 
 HWY_EXPORT(AddAll);
+
+namespace {
+
+// Fewer rows have fewer outliers than the matrix has inputs to count them by.
+constexpr int64_t kRowsToSort = 32;
+
+int64_t CountBytes(const PackedLayout& layout) {
+  return CeilDiv((layout.inputs + 1) * 4, kStepBytes) * kStepBytes;
+}
+
+}  // namespace
+
+int64_t SortedOutlierBytes(const PackedLayout& layout, int64_t rows) {
+  if (rows < kRowsToSort) return 0;
+  const int64_t size = static_cast<int64_t>(sizeof(RowOutlier));
+  return CountBytes(layout) +
+         CeilDiv(rows * layout.groups() * size, kStepBytes) * kStepBytes;
+}
+
+void SortOutliers(const PackedLayout& layout, std::byte* memory, Panel& panel) {
+  // Where the outliers of each input begin, after those of the ones before it.
+  int32_t* const begin = reinterpret_cast<int32_t*>(memory);
+  RowOutlier* const sorted =
+      reinterpret_cast<RowOutlier*>(memory + CountBytes(layout));
+  const auto for_each = [&](auto&& visit) {
+    for (int64_t row = 0; row < panel.groups.rows; ++row) {
+      const Outlier* outliers = panel.outliers + row * layout.groups();
+      for (int32_t i = 0; i < panel.outlier_counts[row]; ++i) {
+        visit(outliers[i], static_cast<int32_t>(row));
+      }
+    }
+  };
+  std::fill_n(begin, layout.inputs + 1, 0);
+  for_each([&](const Outlier& o, int32_t) { ++begin[o.input + 1]; });
+  std::partial_sum(begin, begin + layout.inputs + 1, begin);
+  panel.sorted_outliers = sorted;
+  panel.sorted_outlier_count = begin[layout.inputs];
+  for_each([&](const Outlier& o, int32_t row) {
+    sorted[begin[o.input]++] = {o, row};
+  });
+}
 
 void AddOutliers(const Product& product, int64_t first, int64_t end,
                  Totals totals) {

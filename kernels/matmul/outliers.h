@@ -3,11 +3,21 @@
 #ifndef NIBBLE_KERNELS_MATMUL_OUTLIERS_H_
 #define NIBBLE_KERNELS_MATMUL_OUTLIERS_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/matmul/kernel.h"
+#include "tensor/packed_layout.h"
 
 namespace nibble {
+
+// Bytes that SortOutliers needs; 0 for few rows, which do without.
+int64_t SortedOutlierBytes(const PackedLayout& layout, int64_t rows);
+
+// Sets panel.sorted_outliers, in `memory`, so that each record's weights of one
+// input are dequantized once for all rows, and in the order of memory.
+// REQUIRES: SortedOutlierBytes() > 0 of `memory`, aligned to 64 bytes.
+void SortOutliers(const PackedLayout& layout, std::byte* memory, Panel& panel);
 
 // Adds to the sums of records [first, end), for each row and each of its
 // outliers, inputs ascending: sum = fma(excess, weight, sum), with the weight

@@ -106,7 +106,7 @@ int64_t Pass::PanelBytes(int threads) const {
       QuantizedPanelBytes(y_.rows, layout.inputs, layout.group_size);
   if (x_.order != nullptr) bytes += OrderedRowBytes(layout.inputs, threads);
   if (layout.has_minimums()) bytes += GroupSumBytes(layout, y_.rows);
-  return bytes;
+  return bytes + SortedOutlierBytes(layout, y_.rows);
 }
 
 Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
@@ -117,10 +117,13 @@ Panel Pass::MakeInt8Panel(const RowGroups& groups, std::byte* memory,
     group_sums = reinterpret_cast<float*>(memory);
     memory += GroupSumBytes(layout, y_.rows);
   }
+  std::byte* const sorted = memory;
+  memory += SortedOutlierBytes(layout, y_.rows);
   Panel panel =
       QuantizeActivations(x_, groups, layout.group_size, memory, pool);
   if (layout.has_minimums()) SumGroups(panel, layout, group_sums, pool);
   panel.group_sums = group_sums;
+  if (memory != sorted) SortOutliers(layout, sorted, panel);
   return panel;
 }
 
