@@ -299,11 +299,6 @@ class GptqExport {
   absl::Status WriteCopy(const Item& item, SafetensorsWriter& writer) {
     const absl::StatusOr<TensorView> view = tensors_.Find(item.tensor);
     if (!view.ok()) return view.status();
-    if (view->dtype == item.written[0].dtype) {
-      const absl::Status status =
-          writer.Append(absl::MakeConstSpan(view->data, view->bytes));
-      return status.ok() ? Step(static_cast<int64_t>(view->bytes)) : status;
-    }
     const int64_t elements = view->shape.elements();
     const int64_t element_bytes = DTypeBlockBytes(view->dtype);
     std::vector<float> wide;
@@ -317,16 +312,20 @@ class GptqExport {
       narrow.resize(static_cast<size_t>(count));
       absl::Status status = ConvertToF32(piece, absl::MakeSpan(wide));
       if (!status.ok()) return status;
-      F32ToF16(wide, absl::MakeSpan(narrow));
-      for (const F16 value : narrow) {
-        if (std::isfinite(ToFloat(value))) continue;
+      absl::Span<const std::byte> out(piece.data, piece.bytes);
+      if (view->dtype != item.written[0].dtype) {
+        F32ToF16(wide, absl::MakeSpan(narrow));
+        F16ToF32(narrow, absl::MakeSpan(wide));
+        out = absl::MakeConstSpan(
+            reinterpret_cast<const std::byte*>(narrow.data()),
+            narrow.size() * sizeof(F16));
+      }
+      if (!AllFinite(wide)) {
         return absl::InvalidArgumentError(absl::StrCat(
             tensors_.path(), ": tensor ", item.tensor,
             " holds a value that is not finite or beyond f16's range"));
       }
-      status = writer.Append(
-          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(narrow.data()),
-                              narrow.size() * sizeof(F16)));
+      status = writer.Append(out);
       tensors_.Release(absl::MakeConstSpan(piece.data, piece.bytes));
       if (status.ok()) status = Step(static_cast<int64_t>(bytes));
       if (!status.ok()) return status;
