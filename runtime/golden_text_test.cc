@@ -1,6 +1,6 @@
 // Greedy text of real models against what transformers computes in float32
-// from the same weights (golden.json of the bundled model; smollm2/golden.json
-// of the shared data).
+// from the same weights (golden.json of the bundled model; those of the models
+// in the shared data).
 
 #include <cstdint>
 #include <cstdlib>
@@ -120,6 +120,62 @@ TEST(BundledModelTest, LossOnHeldOutTextEqualsTransformers) {
     EXPECT_NEAR(-scores.sum_logprob, nll, 1e-5 * nll) << "window " << i;
   }
 }
+
+// One trained model of each other family, from a folder of the shared data.
+class TrainedFamilyTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    const auto path = SharedDataPath(
+        absl::StrCat("models/tolstoy-", GetParam(), "/golden.json"));
+    if (!path) GTEST_SKIP() << "shared data is not beside the checkout";
+    golden_ = ReadJson(*path);
+    NIBBLE_ASSERT_OK_AND_ASSIGN(
+        engine_, Engine::Open(Float32(path->substr(0, path->rfind('/')))));
+    ASSERT_NE(engine_->tokenizer(), nullptr);
+  }
+
+  Json golden_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_P(TrainedFamilyTest, GreedyIdsAndTextEqualTransformersInFloat32) {
+  ASSERT_GE(golden_["prompts"].size(), 6u);
+  for (const Json& prompt : golden_["prompts"]) {
+    const std::string text = prompt["text"];
+    const auto ids = prompt["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(engine_->tokenizer()->Encode(text), ids);
+    // Five times the error that float32 is allowed elsewhere.
+    ASSERT_GT(prompt["min_margin"].get<double>(), 1e-3);
+    const auto greedy = prompt["greedy_ids"].get<std::vector<int32_t>>();
+    const Generation result = Greedy(*engine_, ids, greedy.size());
+    EXPECT_EQ(result.token_ids, greedy) << text;
+    EXPECT_EQ(text + result.text, prompt["text_with_prompt"]);
+  }
+}
+
+TEST_P(TrainedFamilyTest, LossOnHeldOutTextEqualsTransformers) {
+  std::ifstream file(*SharedDataPath("text/war-and-peace-valid.txt"),
+                     std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)),
+                         std::istreambuf_iterator<char>());
+  Tokenizer::EncodeOptions plain;
+  plain.add_special_tokens = false;
+  const std::vector<int32_t> ids = engine_->tokenizer()->Encode(text, plain);
+  const Json& expected = golden_["validation"];
+  ASSERT_EQ(static_cast<int64_t>(ids.size()), expected["ids"]);
+  const int64_t window = expected["window"];
+  // The first windows; all 101 are the score program's work.
+  for (int64_t i = 0; i < 6; ++i) {
+    const absl::Span<const int32_t> tokens(&ids[i * window], window);
+    NIBBLE_ASSERT_OK_AND_ASSIGN(TokenScores scores,
+                                ScoreTokens(*engine_, tokens));
+    const double nll = expected["window_sum_nll"][i];
+    EXPECT_NEAR(-scores.sum_logprob, nll, 1e-5 * nll) << "window " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TrainedFamilyTest,
+                         ::testing::Values("gptj", "neox", "falcon"));
 
 // Both files of a real Llama, as published: GGUF and llama2.c.
 TEST(Stories260KTest, GreedyIdsEqualThePublishedTextFromBothFormats) {
