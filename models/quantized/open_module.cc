@@ -57,6 +57,7 @@ class Opener {
   void OpenAwqGemm();
   void OpenAwqGemv();
   void OpenCompressedTensors();
+  bool ScalesAnActivation() const;
 
   bool Has(absl::string_view part) const {
     return tensors_.Contains(absl::StrCat(module_, part));
@@ -233,7 +234,21 @@ void Opener::OpenCompressedTensors() {
   ReadOrder(".weight_g_idx");
 }
 
+// AutoAWQ scales what it cannot fold into a norm, the output of GELU, by a
+// vector of its own.
+bool Opener::ScalesAnActivation() const {
+  return (matrix_.layout == CodeLayout::kAwqGemm ||
+          matrix_.layout == CodeLayout::kAwqGemv) &&
+         Has(".scales") && !Has(".qweight") && !Has(".qzeros");
+}
+
 absl::StatusOr<std::unique_ptr<StoredCodes>> Opener::Open() {
+  if (ScalesAnActivation()) {
+    return absl::UnimplementedError(absl::StrCat(
+        tensors_.path(), ": tensor ", module_,
+        ".scales divides an activation, which is not supported; AWQ without "
+        "scaled activations is"));
+  }
   switch (matrix_.layout) {
     case CodeLayout::kGptq:
       OpenGptq();

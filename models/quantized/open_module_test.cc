@@ -191,6 +191,16 @@ TEST_F(OpenModuleTest, RejectsPartsThatDoNotBelong) {
                        HasSubstr("m.g_idx is no part of an AWQ matrix")));
 }
 
+TEST_F(OpenModuleTest, RefusesScaledActivationsByName) {
+  StoredTensors tensors;
+  tensors.Set("mlp.act.scales", {64}, std::vector<float>(64, 1.0f));
+  settings_.layout = kGemm;
+  EXPECT_THAT(OpenModule(tensors, "mlp.act", settings_),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       AllOf(HasSubstr("mlp.act.scales"),
+                             HasSubstr("divides an activation"))));
+}
+
 TEST_F(OpenModuleTest, RejectsWrongTypes) {
   const std::vector<std::pair<CodeLayout, const char*>> cases = {
       {kGptq, "m.qweight"},
