@@ -11,7 +11,9 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "apps/common/app.h"
 #include "apps/common/model_flag.h"
@@ -188,6 +190,10 @@ absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags() {
   ProgressBar bar("loading", stderr);
   options->load_progress = [&bar](int64_t done, int64_t total) {
     bar.Update(done, total);
+  };
+  // Names from the file must not move the cursor.
+  options->warn = [](const std::string& warning) {
+    absl::FPrintF(stderr, "warning: %s\n", absl::Utf8SafeCEscape(warning));
   };
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(*options);
   bar.Finish();
