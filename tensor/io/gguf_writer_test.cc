@@ -92,9 +92,9 @@ TEST(GgufWriterTest, CopiesTheKeysOfAnotherFileAsTheyStand) {
   ASSERT_TRUE(first.ok()) << first.status();
   GgufMetadata metadata;
   metadata.CopyOf(**first, {"flag", "not there"}).Bool("flag", false);
-  writer = GgufWriter::Create(folder + "/b.gguf", metadata, {});
-  ASSERT_TRUE(writer.ok());
-  ASSERT_TRUE(writer->Commit().ok());
+  auto copy = GgufWriter::Create(folder + "/b.gguf", metadata, {});
+  ASSERT_TRUE(copy.ok());
+  ASSERT_TRUE(copy->Commit().ok());
   const auto second = GgufFile::Open(folder + "/b.gguf");
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_THAT((*second)->keys(),
