@@ -126,21 +126,29 @@ TEST(GgufWriterTest, RejectsWhatTheFormatCannotHold) {
 }
 
 // A limit on file size stands in for a full disk.
-TEST(GgufWriterTest, FullDiskIsKnownBeforeTheWorkAndLeavesTheOldFile) {
-  const std::string path = MakeTestFolder() + "/a.gguf";
+TEST(GgufWriterTest, FullDiskIsAnErrorAndLeavesTheOldFile) {
+  const std::string folder = MakeTestFolder();
+  const std::string path = folder + "/a.gguf";
   WriteFile(path, "old");
+  const std::string bytes(400000, 'x');
   struct rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto old_handler = signal(SIGXFSZ, SIG_IGN);
   const struct rlimit limit = {65536, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  const auto writer =
-      GgufWriter::Create(path, {}, {{"t", DType::kF32, {100000}}});
+  absl::Status status;
+  {
+    auto writer = GgufWriter::Create(path, {}, {{"t", DType::kF32, {100000}}});
+    status = writer.ok() ? writer->Append(Bytes(bytes)) : writer.status();
+  }
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   signal(SIGXFSZ, old_handler);
-  EXPECT_FALSE(writer.ok());
-  EXPECT_THAT(std::string(writer.status().message()), HasSubstr(path));
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(path));
   EXPECT_EQ(ReadFile(path), "old");
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    EXPECT_EQ(entry.path().filename(), "a.gguf");
+  }
 }
 
 }  // namespace
