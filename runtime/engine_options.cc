@@ -59,6 +59,19 @@ int64_t PackedBytes(const PackedFile& file) {
   return bytes;
 }
 
+// " in int4": the format of most matrices, where it is known.
+std::string FormatText(const Checkpoint& checkpoint,
+                       std::optional<WeightFormat> weights) {
+  const RowRange& up = checkpoint.names.layers[0].up.weight[0];
+  if (checkpoint.packed != nullptr) {
+    const auto stored = checkpoint.packed->FindPacked(up.tensor);
+    if (stored.ok()) weights = stored->layout.format;
+  } else if (!weights && checkpoint.tensors->FindCoded(up.tensor) == nullptr) {
+    weights = WeightFormat::kBF16;
+  }
+  return weights ? absl::StrCat(" in ", WeightFormatName(*weights)) : "";
+}
+
 // Bytes of the tensors as they will be held.
 int64_t WeightBytes(const Checkpoint& checkpoint,
                     std::optional<WeightFormat> weights) {
@@ -170,8 +183,8 @@ absl::Status CheckWeightsFit(const Checkpoint& checkpoint,
   if (bytes <= available) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       checkpoint.path, ": its weights take ", FormatBytes(bytes),
-      weights ? absl::StrCat(" in ", WeightFormatName(*weights)) : "", ", and ",
-      FormatBytes(available), " of memory are free; use a smaller model",
+      FormatText(checkpoint, weights), ", and ", FormatBytes(available),
+      " of memory are free; use a smaller model",
       weights == WeightFormat::kF32 ? " or weights in bf16" : ""));
 }
 
