@@ -247,8 +247,8 @@ ConfigReader ConfigReader::Object(absl::string_view key) {
       WrongType(key, "an object or null");
     }
   }
-  return ConfigReader(std::move(object),
-                      absl::StrCat(source_, ": in \"", key.substr(0, 60), "\""));
+  return ConfigReader(std::move(object), absl::StrCat(source_, ": in \"",
+                                                      key.substr(0, 60), "\""));
 }
 
 std::string ListOf(absl::Span<const absl::string_view> names) {
