@@ -78,6 +78,8 @@ class KeptFlowTest : public ::testing::Test {
 
   static Checkpoint Floats(bool tied_head = false) {
     DecoderConfig config = testing::TinyDecoderConfig();
+    config.hidden = 64;  // two groups
+    config.head_dim = config.rope.rotary_dims = 16;
     config.tied_head = tied_head;
     config.qkv_bias = true;
     return testing::RandomCheckpoint(config, 3);
@@ -151,9 +153,9 @@ TEST_F(KeptFlowTest, SaysWhatWasKept) {
   // One matrix in a form that nothing packs, and one of another width.
   auto tensors = std::make_shared<CodedTensors>(coded.tensors);
   tensors->Add("odd", testing::RandomCodes(
-                          {96, 32, 8, 32, CodeOffset::kZeros, {}}, random_));
+                          {96, 64, 8, 32, CodeOffset::kZeros, {}}, random_));
   tensors->Add("wide",
-               testing::RandomCodes({96, 32, 8, 32, CodeOffset::kSymmetric, {}},
+               testing::RandomCodes({96, 64, 8, 32, CodeOffset::kSymmetric, {}},
                                     random_));
   coded.tensors = tensors;
   coded.names.layers[0].up.weight = {{"odd", 0, 96}};
@@ -229,7 +231,7 @@ TEST_F(KeptFlowTest, ABadScaleIsNamedAndNothingIsWritten) {
   Checkpoint coded = Floats();
   auto tensors = std::make_shared<CodedTensors>(coded.tensors);
   auto bad =
-      testing::RandomCodes({96, 32, 4, 32, CodeOffset::kZeros, {}}, random_);
+      testing::RandomCodes({96, 64, 4, 32, CodeOffset::kZeros, {}}, random_);
   bad->scales[7] = std::numeric_limits<float>::infinity();
   tensors->Add("layer1.up.weight", std::move(bad));
   coded.tensors = tensors;
@@ -260,7 +262,7 @@ TEST_F(KeptFlowTest, ATiedHeadOfCodesStaysTied) {
   Checkpoint coded = CodedCheckpoint(Floats(/*tied_head=*/true), {}, 5);
   auto tensors = std::make_shared<CodedTensors>(coded.tensors);
   tensors->Add("embedding",
-               testing::RandomCodes({97, 32, 8, 32, CodeOffset::kSymmetric, {}},
+               testing::RandomCodes({97, 64, 8, 32, CodeOffset::kSymmetric, {}},
                                     random_));
   coded.tensors = tensors;
   const Checkpoint kept = ExpectSameModel(coded);
@@ -272,7 +274,7 @@ TEST_F(KeptFlowTest, AnEmbeddingOfCodesBecomesTheirValues) {
   auto tensors = std::make_shared<CodedTensors>(coded.tensors);
   tensors->Add(
       "embedding",
-      testing::RandomCodes({97, 32, 4, 32, CodeOffset::kZeros, {}}, random_));
+      testing::RandomCodes({97, 64, 4, 32, CodeOffset::kZeros, {}}, random_));
   coded.tensors = tensors;
   ExpectSameModel(coded);
 }

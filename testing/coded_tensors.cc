@@ -80,11 +80,14 @@ std::unique_ptr<MemoryCodes> RandomCodes(const CodedForm& form,
   for (float& value : matrix->scales) value = Narrow(random, scale);
   if (form.offset == CodeOffset::kSymmetric) return matrix;
   matrix->offsets.resize(matrix->scales.size());
-  for (float& value : matrix->offsets) {
-    value =
+  const int codes = 1 << form.bits;
+  for (size_t i = 0; i < matrix->offsets.size(); ++i) {
+    matrix->offsets[i] =
         form.offset == CodeOffset::kZeros
-            ? static_cast<float>(random.Below(1 << form.bits))
-            : Narrow(random, scale * static_cast<float>(1 << form.bits) / 2);
+            ? static_cast<float>(random.Below(codes))
+            // So that weights are about zero.
+            : ToFloat(ToF16(-matrix->scales[i] * static_cast<float>(codes) *
+                            static_cast<float>(0.3 + 0.4 * random.Unit())));
   }
   return matrix;
 }
