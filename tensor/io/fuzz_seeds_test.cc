@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tensor/dtype.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/packed_file.h"
 #include "tensor/io/packed_test_files.h"
@@ -29,7 +30,9 @@ void ExpectAllFound(const TensorSource& source) {
 TEST(FuzzSeedsTest, GgufSeedIsSound) {
   const auto file = GgufFile::Open(RunfilePath("tensor/io/fuzz_seed.gguf"));
   ASSERT_TRUE(file.ok()) << file.status();
-  EXPECT_THAT((*file)->names(), ElementsAre("blocks", "plain"));
+  EXPECT_THAT((*file)->names(), ElementsAre("blocks", "minimums", "plain"));
+  EXPECT_NE((*file)->FindCoded("blocks"), nullptr);
+  EXPECT_NE((*file)->FindCoded("minimums"), nullptr);
   EXPECT_THAT(*(*file)->GetStringArray("tokens"), ElementsAre("a", "bc"));
   EXPECT_THAT(*(*file)->GetFloatArray("scores"), ElementsAre(0.0f, 1.0f));
   ExpectAllFound(**file);
@@ -50,15 +53,28 @@ TEST(FuzzSeedsTest, PackedSeedIsSound) {
   EXPECT_TRUE((*file)->VerifyAll().ok()) << (*file)->VerifyAll();
 }
 
+TEST(FuzzSeedsTest, OrderedPackedSeedIsSound) {
+  const auto file =
+      PackedFile::Open(RunfilePath("tensor/io/fuzz_seed_ordered.nib"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_THAT((*file)->names(),
+              ElementsAre("down", "down.input_order", "qkv", "up"));
+  EXPECT_TRUE((*file)->FindPacked("qkv")->layout.has_minimums());
+  EXPECT_EQ((*file)->Find("down.input_order")->dtype, DType::kI32);
+  EXPECT_TRUE((*file)->VerifyAll().ok()) << (*file)->VerifyAll();
+}
+
 // The data that the fuzz target puts behind a manifest.
-TEST(FuzzSeedsTest, ManifestSeedFitsTheFuzzTarget) {
-  std::ifstream file(RunfilePath("tensor/io/fuzz_seed_manifest.bin"),
-                     std::ios::binary);
-  const std::string manifest(std::istreambuf_iterator<char>(file), {});
-  const testing::AlignedBytes bytes(testing::NibBytes(
-      manifest, std::string(testing::kSmallNibDataBytes, '\0')));
-  const auto parsed = PackedFile::Parse("seed", bytes.span());
-  EXPECT_TRUE(parsed.ok()) << parsed.status();
+TEST(FuzzSeedsTest, ManifestSeedsFitTheFuzzTarget) {
+  for (const std::string name : {"manifest", "ordered_manifest"}) {
+    std::ifstream file(RunfilePath("tensor/io/fuzz_seed_" + name + ".bin"),
+                       std::ios::binary);
+    const std::string manifest(std::istreambuf_iterator<char>(file), {});
+    const testing::AlignedBytes bytes(testing::NibBytes(
+        manifest, std::string(testing::kSmallNibDataBytes, '\0')));
+    const auto parsed = PackedFile::Parse("seed", bytes.span());
+    EXPECT_TRUE(parsed.ok()) << name << ": " << parsed.status();
+  }
 }
 
 }  // namespace

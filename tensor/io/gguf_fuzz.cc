@@ -3,9 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/log/check.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/dtype.h"
 #include "tensor/io/gguf.h"
 #include "tensor/io/test_files.h"
@@ -20,6 +23,21 @@ void Touch(const nibble::TensorView& view) {
   volatile unsigned sum = 0;
   for (size_t i = 0; i < view.bytes; ++i) {
     sum = sum + static_cast<unsigned>(view.data[i]);
+  }
+}
+
+// Every row on its own: no block but the row's may be read.
+void TouchCoded(const nibble::CodedMatrix& matrix) {
+  const nibble::CodedForm& form = matrix.form();
+  const auto inputs = static_cast<size_t>(form.inputs);
+  const auto groups = static_cast<size_t>(form.groups());
+  std::vector<uint8_t> codes(inputs);
+  std::vector<float> scales(groups), offsets(groups);
+  for (int64_t row = 0; row < form.outputs; ++row) {
+    matrix.Read(row, 1,
+                {absl::MakeSpan(codes), absl::MakeSpan(scales),
+                 absl::MakeSpan(offsets)});
+    for (const uint8_t code : codes) CHECK_LT(code, 1 << form.bits);
   }
 }
 
@@ -56,6 +74,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     CHECK((*file)->TensorTypeName(name).ok());
     const auto view = (*file)->Find(name);
     if (view.ok()) Touch(*view);
+    if (const auto* coded = (*file)->FindCoded(name)) TouchCoded(*coded);
   }
   for (const std::string& key : (*file)->keys()) TouchKey(**file, key);
   return 0;

@@ -117,6 +117,34 @@ std::string SmallNib() {
   return NibBytes(manifest, data);
 }
 
+std::string OrderedNib() {
+  PackedManifest manifest;
+  manifest.mutable_config()->set_family("gpt_neox");
+  manifest.mutable_record()->set_method("gptq (kept)");
+  std::string data;
+  const auto add = [&](absl::string_view name, const PackedLayout& layout) {
+    AppendPart(&data, FiniteBytes(static_cast<size_t>(layout.bytes()), 4),
+               AddPacked(&manifest, name, layout, 0)->mutable_range());
+  };
+  PackedLayout int4 = *PackedLayout::Create(WeightFormat::kInt4, 5, 64, 32);
+  int4.symmetric = false;
+  int4.minimums = true;
+  add("qkv", int4);
+  int4.wide_scales = true;
+  add("up", int4);
+  add("down", *PackedLayout::Create(WeightFormat::kInt8, 5, 32, 32));
+  std::vector<int32_t> order(32);
+  for (int32_t i = 0; i < 32; ++i) order[static_cast<size_t>(i)] = 31 - i;
+  PackedManifest::TensorEntry* entry =
+      AddPlain(&manifest, "down.input_order", {32}, 0);
+  entry->mutable_plain()->set_dtype("i32");
+  AppendPart(&data,
+             absl::string_view(reinterpret_cast<const char*>(order.data()),
+                               order.size() * sizeof(order[0])),
+             entry->mutable_range());
+  return NibBytes(manifest, data);
+}
+
 std::string FiniteBytes(size_t count, uint32_t seed) {
   std::mt19937 random(seed);
   std::string bytes(count, '\0');

@@ -47,7 +47,10 @@ std::string WithHeader(std::string bytes,
 // A sound small file with an embedded file, a plain tensor, and matrices of
 // INT4 and bf16.
 std::string SmallNib();
-// Its bytes behind the first page.
+// Another with INT4 matrices that have minimums, one with f32 scales, INT8, and
+// an input order.
+std::string OrderedNib();
+// The bytes of either behind the first page.
 inline constexpr size_t kSmallNibDataBytes = 3 * kPackedAlignment + 128;
 
 // Bytes whose values are finite in any float type.
