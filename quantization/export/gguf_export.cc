@@ -24,11 +24,10 @@
 #include "quantization/export/gguf_blocks.h"
 #include "quantization/export/gguf_metadata.h"
 #include "quantization/export/gguf_plan.h"
+#include "quantization/export/gguf_types.h"
 #include "quantization/matrix_rows.h"
 #include "quantization/output_path.h"
 #include "quantization/round_to_nearest.h"
-#include "re2/re2.h"
-#include "tensor/block_format.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 #include "tensor/io/gguf_writer.h"
@@ -41,40 +40,6 @@ namespace {
 // In one piece: enough for threads to be worth starting, little enough for
 // memory to stay flat (8 MB of Q8_0).
 constexpr int64_t kBlockWeights = 8 << 20;
-
-absl::Status CheckRounding(const QuantizationOptions& options) {
-  const RoundingOptions& rounding = options.rounding;
-  if (options.keep_codes || rounding.bits == 16) return absl::OkStatus();
-  if (rounding.bits != 4 && rounding.bits != 8) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        rounding.bits, " bits: weights of a GGUF file have 4, 8 or 16"));
-  }
-  if (rounding.group_size != kBlockElements) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "groups of ",
-        rounding.group_size == kWholeRow ? "a whole row"
-                                         : absl::StrCat(rounding.group_size),
-        ": those of a GGUF file have 32 weights"));
-  }
-  return absl::OkStatus();
-}
-
-DType TypeOfMatrices(const RoundingOptions& rounding) {
-  if (rounding.bits == 16) return DType::kF16;
-  if (rounding.bits == 8) return DType::kQ8_0;
-  return rounding.symmetric ? DType::kQ4_0 : DType::kQ4_1;
-}
-
-bool IsEmbeddingOrHead(const GgufPart& part) {
-  return part.name == "token_embd.weight" || part.name == "output.weight";
-}
-
-// A part and how it is written.
-struct Written {
-  GgufPart part;
-  DType dtype = DType::kF32;
-  std::vector<float> values;  // of a vector that is in no tensor
-};
 
 class GgufExport {
  public:
@@ -91,32 +56,33 @@ class GgufExport {
     absl::StatusOr<GgufPlan> plan = PlanGguf(checkpoint_);
     if (!plan.ok()) return plan.status();
     architecture_ = plan->architecture;
-    const absl::Status status = options_.keep_codes
-                                    ? PlanKept(std::move(plan->parts))
-                                    : PlanRounded(std::move(plan->parts));
-    if (!status.ok()) return status;
+    absl::StatusOr<GgufTypes> types =
+        ChooseGgufTypes(checkpoint_, options_, std::move(plan->parts));
+    if (!types.ok()) return types.status();
+    types_ = *std::move(types);
     std::vector<float> divisors = RopeDivisors(checkpoint_.config);
     if (!divisors.empty()) {
       GgufPart part;
       part.name = "rope_freqs.weight";
       part.shape = {static_cast<int64_t>(divisors.size())};
-      parts_.push_back({std::move(part), DType::kF32, std::move(divisors)});
+      types_.parts.push_back(
+          {std::move(part), DType::kF32, std::move(divisors)});
     }
     return absl::OkStatus();
   }
 
   absl::StatusOr<QuantizationReport> Write(const std::string& path) {
     absl::StatusOr<GgufMetadata> metadata =
-        ExportedMetadata(checkpoint_, architecture_, MainType());
+        ExportedMetadata(checkpoint_, architecture_, MainGgufType(types_));
     if (!metadata.ok()) return metadata.status();
     std::vector<GgufTensorPlan> plan;
-    for (const Written& written : parts_) {
+    for (const TypedGgufPart& written : types_.parts) {
       plan.push_back({written.part.name, written.dtype, written.part.shape});
     }
     absl::StatusOr<GgufWriter> writer =
         GgufWriter::Create(path, *metadata, plan);
     if (!writer.ok()) return writer.status();
-    for (const Written& written : parts_) {
+    for (const TypedGgufPart& written : types_.parts) {
       const absl::Status status = written.part.is_matrix()
                                       ? WriteMatrix(written, *writer)
                                       : WriteVector(written, *writer);
@@ -138,95 +104,16 @@ class GgufExport {
   using EncodeRows = absl::FunctionRef<absl::Status(
       int64_t first, int64_t count, RowBytes out, RoundingLoss* losses)>;
 
-  absl::Status PlanRounded(std::vector<GgufPart> parts) {
-    const RE2 keep(options_.keep_float, RE2::Quiet);
-    if (!keep.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("keep_float \"", options_.keep_float,
-                       "\" is no regular expression: ", keep.error()));
-    }
-    const DType main = TypeOfMatrices(options_.rounding);
-    bool any_kept = options_.keep_float.empty() || main == DType::kF16;
-    for (GgufPart& part : parts) {
-      Written written;
-      if (part.is_matrix()) {
-        const absl::StatusOr<MatrixRows> rows =
-            MatrixRows::Find(tensors_, part.rows);
-        if (!rows.ok()) return rows.status();
-        total_ += rows->stored_bytes();
-        const bool kept = !options_.keep_float.empty() &&
-                          RE2::PartialMatch(part.matrix, keep);
-        any_kept |= kept;
-        written.dtype = main;
-        if (IsEmbeddingOrHead(part) && main != DType::kF16) {
-          written.dtype = DType::kQ8_0;
-        }
-        if (kept || part.shape.dim(1) % kBlockElements != 0) {
-          written.dtype = DType::kF16;
-        }
-      }
-      written.part = std::move(part);
-      parts_.push_back(std::move(written));
-    }
-    if (any_kept) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("keep_float \"", options_.keep_float,
-                     "\" matches none of the matrices to keep as floats"));
-  }
-
-  absl::Status PlanKept(std::vector<GgufPart> parts) {
-    int64_t kept = 0;
-    for (GgufPart& part : parts) {
-      Written written;
-      written.part = std::move(part);
-      if (written.part.is_matrix()) {
-        absl::StatusOr<std::optional<CodedBlocks>> coded =
-            CodedBlocks::Find(tensors_, written.part);
-        if (!coded.ok()) return coded.status();
-        absl::StatusOr<DType> dtype =
-            coded->has_value() ? (*coded)->Survey() : StoredType(written.part);
-        if (!dtype.ok()) return dtype.status();
-        written.dtype = *dtype;
-        kept += coded->has_value() ? 1 : 0;
-      }
-      parts_.push_back(std::move(written));
-    }
-    if (kept > 0) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(checkpoint_.path,
-                     ": is not quantized: there are no codes to keep; round it "
-                     "with --method=rtn"));
-  }
-
-  absl::StatusOr<DType> StoredType(const GgufPart& part) const {
-    const absl::StatusOr<TensorView> view = tensors_.Find(part.rows[0].tensor);
-    if (!view.ok()) return view.status();
-    return view->dtype;
-  }
-
-  // Of most weights, for the file's own description.
-  DType MainType() const {
-    int64_t weights[kDTypeCount] = {};
-    for (const Written& written : parts_) {
-      if (!written.part.is_matrix() || IsEmbeddingOrHead(written.part)) {
-        continue;
-      }
-      weights[static_cast<int>(written.dtype)] += written.part.shape.elements();
-    }
-    return static_cast<DType>(std::max_element(weights, weights + kDTypeCount) -
-                              weights);
-  }
-
   absl::Status Step(int64_t bytes) {
     if (options_.cancelled != nullptr && options_.cancelled->load()) {
       return absl::CancelledError("interrupted; nothing was written");
     }
     done_ += bytes;
-    if (progress_) progress_(std::min(done_, total_), total_);
+    if (progress_) progress_(done_, types_.stored_bytes);
     return absl::OkStatus();
   }
 
-  absl::Status WriteVector(const Written& written, GgufWriter& writer) {
+  absl::Status WriteVector(const TypedGgufPart& written, GgufWriter& writer) {
     const GgufPart& part = written.part;
     std::vector<float> values = written.values;
     if (values.empty()) {
@@ -245,7 +132,7 @@ class GgufExport {
                             values.size() * sizeof(float)));
   }
 
-  absl::Status WriteMatrix(const Written& written, GgufWriter& writer) {
+  absl::Status WriteMatrix(const TypedGgufPart& written, GgufWriter& writer) {
     const absl::Time start = absl::Now();
     const GgufPart& part = written.part;
     QuantizedTensor done;
@@ -263,7 +150,7 @@ class GgufExport {
     if (coded->has_value()) {
       done.stored_bytes = (*coded)->stored_bytes();
       status = WriteRows(
-          written, nullptr,
+          written, nullptr, done.stored_bytes,
           [&](int64_t first, int64_t count, RowBytes out, RoundingLoss*) {
             (*coded)->Encode(written.dtype, first, count, out);
             return absl::OkStatus();
@@ -275,7 +162,7 @@ class GgufExport {
       if (!rows.ok()) return rows.status();
       done.stored_bytes = rows->stored_bytes();
       status = WriteRows(
-          written, &*rows,
+          written, &*rows, done.stored_bytes,
           [&](int64_t first, int64_t count, RowBytes out,
               RoundingLoss* losses) {
             return EncodeFloats(*rows, written.dtype, first, count, out,
@@ -313,9 +200,9 @@ class GgufExport {
   }
 
   // `rows` is what is read, to be released; null: codes.
-  absl::Status WriteRows(const Written& written, const MatrixRows* rows,
-                         EncodeRows encode, GgufWriter& writer,
-                         RoundingLoss* sum) {
+  absl::Status WriteRows(const TypedGgufPart& written, const MatrixRows* rows,
+                         int64_t stored_bytes, EncodeRows encode,
+                         GgufWriter& writer, RoundingLoss* sum) {
     const int64_t outputs = written.part.shape.dim(0);
     const int64_t inputs = written.part.shape.dim(1);
     const int64_t row_bytes = GgufRowBytes(written.dtype, inputs);
@@ -345,8 +232,8 @@ class GgufExport {
       if (done.ok()) done = writer.Append(out);
       if (rows != nullptr) rows->Release(first, count);
       if (done.ok()) {
-        done = Step(
-            rows == nullptr ? 0 : rows->stored_bytes() / rows->rows() * count);
+        done = Step(stored_bytes * (first + count) / outputs -
+                    stored_bytes * first / outputs);
       }
       if (!done.ok()) return done;
     }
@@ -364,10 +251,9 @@ class GgufExport {
   ThreadPool& pool_;
   MatrixGather gather_;
   std::string architecture_;
-  std::vector<Written> parts_;
+  GgufTypes types_;
   AlignedBuffer bytes_;  // of the rows being written
-  int64_t done_ = 0;     // bytes of matrices read,
-  int64_t total_ = 0;    // of this many
+  int64_t done_ = 0;     // bytes of matrices read
   RoundingLoss loss_;    // of all rounded matrices
   QuantizationReport report_;
 };
@@ -395,7 +281,7 @@ absl::StatusOr<QuantizationReport> ExportGguf(
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress) {
   const absl::Time start = absl::Now();
-  absl::Status status = CheckRounding(options);
+  absl::Status status = CheckGgufRounding(options);
   if (status.ok()) status = CheckOutput(model_path, out_path);
   if (!status.ok()) return status;
   const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(model_path);

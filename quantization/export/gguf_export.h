@@ -38,6 +38,7 @@
 namespace nibble {
 
 // As QuantizeCheckpoint; memory stays below 100 MB beside the mapped input.
+// A kill leaves what was there (tensor/io/atomic_file.h).
 absl::StatusOr<QuantizationReport> ExportGguf(
     const std::string& model_path, const std::string& out_path,
     const QuantizationOptions& options, ThreadPool& pool,

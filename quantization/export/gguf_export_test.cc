@@ -353,5 +353,32 @@ TEST_F(GgufExportTest, KeptCodesKeepEveryWeight) {
   }
 }
 
+// Rounded or kept, in whole matrices or pieces of them.
+TEST_F(GgufExportTest, ProgressEndsAtTheBytesOfAllMatrices) {
+  testing::WriteFamily("falcon-7b", model_);
+  const std::string gptq = folder_ + "/gptq";
+  ASSERT_THAT(ExportGptq(model_, gptq, Options(4, true), pool_, nullptr),
+              IsOk());
+  QuantizationOptions keep;
+  keep.keep_codes = true;
+  for (const auto& [source, options] :
+       std::vector<std::pair<std::string, QuantizationOptions>>{
+           {model_, Options(4, true)}, {gptq, keep}}) {
+    std::vector<int64_t> done = {0};
+    int64_t all = 0;
+    const auto report = ExportGguf(source, out_, options, pool_,
+                                   [&done, &all](int64_t bytes, int64_t total) {
+                                     EXPECT_GE(bytes, done.back());
+                                     done.push_back(bytes);
+                                     all = total;
+                                   });
+    ASSERT_THAT(report, IsOk());
+    EXPECT_EQ(all, report->stored_bytes) << source;
+    EXPECT_EQ(done.back(), all) << source;
+    // Embedding and 4 matrices in each of 2 layers, then the last.
+    EXPECT_GE(done.size(), 10u) << source;
+  }
+}
+
 }  // namespace
 }  // namespace nibble

@@ -36,6 +36,9 @@ namespace nibble {
 // GPTQ's settings cannot name matrices of layers that stay floats. Weights
 // beyond 4 GB are split into files of that size. Memory: the largest matrix, as
 // written.
+// A kill leaves nothing called `out_path`, but may leave
+// `<out_path>.nibble-tmp-<pid>`, which the next export of that name removes
+// (output_folder.h).
 absl::StatusOr<QuantizationReport> ExportGptq(
     const std::string& model_path, const std::string& out_path,
     const QuantizationOptions& options, ThreadPool& pool,
