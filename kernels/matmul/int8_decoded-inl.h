@@ -39,9 +39,9 @@ inline constexpr int64_t kStepQuads = kGroupSizeUnit / 4;
 
 // A block of K of one record, for one group of rows.
 struct DecodedArgs {
-  const uint8_t* codes;        // [quads of the block][2 tiles][64 bytes]
-  const float* weight_scales;  // [groups of the block][32]
-  const int32_t* zeros;        // the same, or null if `starts` have them
+  const uint8_t* codes;            // [quads of the block][2 tiles][64 bytes]
+  const std::byte* weight_scales;  // [groups of the block][32], f16 or f32
+  const int32_t* zeros;  // [groups of the block][32]; null if in `starts`
   int64_t first_quad, end_quad;
   int64_t group_quads;
   const int8_t* panel;  // of the group of rows, from k = 0
@@ -61,7 +61,7 @@ struct DecodedArgs {
 // Walks through a block group by group.
 struct DecodedCursor {
   const uint8_t* codes;
-  const float* weight_scales;
+  const std::byte* weight_scales;
   const int32_t* zeros;
   const float* scales;
   const int32_t* starts;
@@ -69,8 +69,14 @@ struct DecodedCursor {
   int64_t step;  // of kStepQuads from k = 0
 };
 
+HWY_INLINE VF LoadAsF32(const float* from) { return hn::Load(TileF32(), from); }
+HWY_INLINE VF LoadAsF32(const hwy::float16_t* from) {
+  const hn::Rebind<hwy::float16_t, TileF32> d16;
+  return hn::PromoteTo(TileF32(), hn::Load(d16, from));
+}
+
 // One group: `steps` times kStepQuads and `rest` more.
-template <class Dot, int kRows, bool kZeros>
+template <class Dot, int kRows, bool kZeros, class Scale>
 HWY_INLINE void MultiplyGroup(const DecodedArgs& args, int64_t steps,
                               int64_t rest, DecodedCursor& at,
                               RecordTotals<kRows>& totals) {
@@ -82,6 +88,7 @@ HWY_INLINE void MultiplyGroup(const DecodedArgs& args, int64_t steps,
     __builtin_prefetch(std::min(at.prefetch, args.prefetch_end));
     at.prefetch += kStepBytes;
   }
+  const Scale* scales = reinterpret_cast<const Scale*>(at.weight_scales);
   NIBBLE_UNROLL
   for (int vector = 0; vector < kRecordVectors; vector += Sums::kVectors) {
     Sums sums;
@@ -119,20 +126,19 @@ HWY_INLINE void MultiplyGroup(const DecodedArgs& args, int64_t steps,
     }
     NIBBLE_UNROLL
     for (int v = 0; v < Sums::kVectors; ++v) {
-      totals.Add(vector + v,
-                 hn::Load(TileF32(), at.weight_scales + (vector + v) * kLanes),
+      totals.Add(vector + v, LoadAsF32(scales + (vector + v) * kLanes),
                  at.scales, sums, v);
     }
   }
   at.codes += steps * kStepLines;
   at.step += steps;
-  at.weight_scales += kRecordOutputs;
+  at.weight_scales += kRecordOutputs * sizeof(Scale);
   if constexpr (kZeros) at.zeros += kRecordOutputs;
   at.scales += kRows;
   at.starts += kRows;
 }
 
-template <class Dot, int kRows, bool kZeros>
+template <class Dot, int kRows, bool kZeros, class Scale>
 void MultiplyDecoded(const DecodedArgs& call) {
   const DecodedArgs args = call;  // stores to the totals cannot change it
   DecodedCursor at = {args.codes,
@@ -146,8 +152,8 @@ void MultiplyDecoded(const DecodedArgs& call) {
   totals.Load(args.totals, args.total_stride, args.first_block);
   for (int64_t left = args.end_quad - args.first_quad; left > 0;) {
     const int64_t quads = std::min(left, args.group_quads);
-    MultiplyGroup<Dot, kRows, kZeros>(args, quads / kStepQuads,
-                                      quads % kStepQuads, at, totals);
+    MultiplyGroup<Dot, kRows, kZeros, Scale>(args, quads / kStepQuads,
+                                             quads % kStepQuads, at, totals);
     left -= quads;
   }
   totals.Store(args.totals, args.total_stride);
@@ -156,16 +162,17 @@ void MultiplyDecoded(const DecodedArgs& call) {
 using DecodedFunction = void (*)(const DecodedArgs&);
 
 // MultiplyDecoded of kMinDecodedRows, one more, ... rows.
-template <class Dot, bool kZeros, int... kOffsets>
+template <class Dot, bool kZeros, class Scale, int... kOffsets>
 constexpr std::array<DecodedFunction, sizeof...(kOffsets)> DecodedFunctions(
     std::integer_sequence<int, kOffsets...>) {
-  return {&MultiplyDecoded<Dot, kMinDecodedRows<Dot> + kOffsets, kZeros>...};
+  return {
+      &MultiplyDecoded<Dot, kMinDecodedRows<Dot> + kOffsets, kZeros, Scale>...};
 }
 
-template <class Dot, bool kZeros>
+template <class Dot, bool kZeros, class Scale>
 HWY_INLINE DecodedFunction FindDecodedFunction(int64_t rows) {
   constexpr int kFirst = kMinDecodedRows<Dot>;
-  static constexpr auto kFunctions = DecodedFunctions<Dot, kZeros>(
+  static constexpr auto kFunctions = DecodedFunctions<Dot, kZeros, Scale>(
       std::make_integer_sequence<int, Dot::kMaxRows - kFirst + 1>());
   return kFunctions[static_cast<size_t>(rows - kFirst)];
 }

@@ -93,7 +93,7 @@ TEST_P(IntegerKernelTest, EqualsTheReferenceForEveryNumberOfRows) {
 TEST_P(IntegerKernelTest, LongRowsEqualTheReference) {
   // Several blocks of K of the kernels that decode ahead.
   constexpr int64_t kInputs = 9000;
-  for (int64_t group_size : {128, 9000}) {
+  for (int64_t group_size : {32, 128, 9000}) {
     const PackedMatrix w =
         RandomIntegers(Layout(64, kInputs, group_size, false), 1).Pack();
     for (int64_t rows : {1, 30}) {
