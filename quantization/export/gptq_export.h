@@ -1,4 +1,4 @@
-// A checkpoint as a GPTQ folder, which Transformers, vLLM and GPTQModel load.
+// A checkpoint as a GPTQ folder, which Transformers and GPTQModel load.
 //
 //   QuantizationOptions options;
 //   options.rounding = {/*bits=*/4, /*group_size=*/128, /*symmetric=*/true};
