@@ -98,7 +98,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t line = input.find('\n');
   if (line == absl::string_view::npos) return 0;
   for (const bool awq : {false, true}) {
-    nibble::StoredTensors tensors = nibble::Folder(awq);
+    static const nibble::StoredTensors* const folders[] = {
+        new nibble::StoredTensors(nibble::Folder(false)),
+        new nibble::StoredTensors(nibble::Folder(true))};
+    nibble::StoredTensors tensors;
+    tensors.Add(*folders[awq]);
     nibble::Alter(input.substr(0, line), tensors);
     nibble::OpenAndRead(tensors, input.substr(line + 1));
   }
