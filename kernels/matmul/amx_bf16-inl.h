@@ -44,7 +44,7 @@ struct BF16BlockProduct {
   bool has_tail;
   const std::byte* weights[2];       // [full_steps][kTileBytes]
   const std::byte* weights_tail[2];  // [kTileBytes]
-  const std::byte* rows[2];          // [rows][kBF16RowStride]
+  const std::byte* rows[2];          // [rows][kBF16RowStride]; null for none
   const std::byte* rows_tail[2];     // [rows][kTileRowBytes]
   float* totals[2];                  // of a group of rows: [rows][stride]
   int64_t stride;
@@ -98,8 +98,9 @@ void MultiplyBlockBF16(const BF16BlockProduct& p, Tiles& tiles) {
     }
   });
   for (int64_t s = 0; s < p.full_steps; ++s) {
-    const std::byte* rows[2] = {p.rows[0] + s * kTileRowBytes,
-                                p.rows[1] + s * kTileRowBytes};
+    const int64_t at = s * kTileRowBytes;
+    const std::byte* rows[2] = {p.rows[0] + at,
+                                kTwoRows ? p.rows[1] + at : nullptr};
     MultiplyStep<Tiles, kTwoRows, kTwoTiles>(tiles, rows, kBF16RowStride,
                                              p.weights, s * kTileBytes);
     if (!p.decoder->finished()) p.decoder->Advance(p.units_per_step);
