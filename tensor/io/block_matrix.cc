@@ -14,6 +14,12 @@ namespace {
 
 constexpr int64_t kGroupSize = 32;
 
+// Element i of a block of 32 stands beside element i + 16.
+void UnpackNibbles(const uint8_t (&qs)[16], uint8_t* codes) {
+  for (int i = 0; i < 16; ++i) codes[i] = qs[i] & 15;
+  for (int i = 0; i < 16; ++i) codes[16 + i] = qs[i] >> 4;
+}
+
 // What one block type says of its form, and how one block is read.
 
 struct Q4_0 {
@@ -24,8 +30,7 @@ struct Q4_0 {
   static float Scale(const Block& block, int) { return ToFloat(block.d); }
   static float Minimum(const Block&, int) { return 0; }
   static void Codes(const Block& block, uint8_t* codes) {
-    for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
-    for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
+    UnpackNibbles(block.qs, codes);
   }
 };
 
@@ -37,8 +42,7 @@ struct Q4_1 {
   static float Scale(const Block& block, int) { return ToFloat(block.d); }
   static float Minimum(const Block& block, int) { return ToFloat(block.m); }
   static void Codes(const Block& block, uint8_t* codes) {
-    for (int i = 0; i < 16; ++i) codes[i] = block.qs[i] & 15;
-    for (int i = 0; i < 16; ++i) codes[16 + i] = block.qs[i] >> 4;
+    UnpackNibbles(block.qs, codes);
   }
 };
 
