@@ -1,0 +1,231 @@
+#include "quantization/recipe/recipe.h"
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/text_format.h"
+#include "quantization/recipe/recipe.pb.h"
+#include "quantization/recipe/recipe_check.h"
+#include "tensor/mapped_file.h"
+
+namespace nibble {
+namespace {
+
+using google::protobuf::TextFormat;
+
+// Two thousand times the longest recipe of the search.
+constexpr size_t kMostBytes = 4 << 20;
+
+// Keeps the first error of the text's grammar.
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  explicit FirstError(absl::string_view file) : file_(file) {}
+
+  void AddError(int line, google::protobuf::io::ColumnNumber,
+                const std::string& message) override {
+    if (!status_.ok()) return;
+    const std::string where = line < 0 ? "" : absl::StrCat(":", line + 1);
+    // It may quote a megabyte of any bytes.
+    status_ = absl::InvalidArgumentError(absl::StrCat(
+        file_, where, ": ", absl::Utf8SafeCEscape(message.substr(0, 300))));
+  }
+
+  absl::Status status() const { return status_; }
+
+ private:
+  const absl::string_view file_;
+  absl::Status status_;
+};
+
+// Gives every field that is not set its default.
+void FillFields(google::protobuf::Message* message) {
+  using google::protobuf::FieldDescriptor;
+  const auto* descriptor = message->GetDescriptor();
+  const auto* reflection = message->GetReflection();
+  for (int i = 0; i < descriptor->field_count(); ++i) {
+    const FieldDescriptor* field = descriptor->field(i);
+    if (field->is_repeated() || !field->has_default_value() ||
+        reflection->HasField(*message, field)) {
+      continue;
+    }
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_INT32:
+        reflection->SetInt32(message, field, field->default_value_int32());
+        break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        reflection->SetInt64(message, field, field->default_value_int64());
+        break;
+      case FieldDescriptor::CPPTYPE_UINT64:
+        reflection->SetUInt64(message, field, field->default_value_uint64());
+        break;
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        reflection->SetDouble(message, field, field->default_value_double());
+        break;
+      case FieldDescriptor::CPPTYPE_BOOL:
+        reflection->SetBool(message, field, field->default_value_bool());
+        break;
+      case FieldDescriptor::CPPTYPE_ENUM:
+        reflection->SetEnum(message, field, field->default_value_enum());
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+// The settings that depend on others, then all the rest. The sections of
+// methods that are not used are gone, be they empty.
+Recipe Completed(Recipe recipe) {
+  FillFields(&recipe);
+  if (recipe.grid().bits() == 8) {
+    recipe.mutable_grid()->set_offset(Recipe::SYMMETRIC);
+  }
+  FillFields(recipe.mutable_grid());
+  if (NeedsCalibration(recipe)) FillFields(recipe.mutable_calibration());
+  if (recipe.transform() == Recipe::AWQ && !recipe.awq().has_clip()) {
+    recipe.mutable_awq()->set_clip(recipe.rounding() == Recipe::NEAREST &&
+                                   !recipe.round_to_nearest().search());
+  }
+  if (recipe.transform() == Recipe::AWQ) FillFields(recipe.mutable_awq());
+  if (recipe.transform() == Recipe::TEQ) FillFields(recipe.mutable_teq());
+  switch (recipe.rounding()) {
+    case Recipe::NEAREST:
+      FillFields(recipe.mutable_round_to_nearest());
+      break;
+    case Recipe::GPTQ:
+      FillFields(recipe.mutable_gptq());
+      break;
+    case Recipe::SIGNROUND: {
+      Recipe::SignRound* tuning = recipe.mutable_signround();
+      FillFields(tuning);
+      if (!tuning->has_learning_rate()) {
+        tuning->set_learning_rate(1.0 / tuning->iterations());
+      }
+      break;
+    }
+  }
+  return recipe;
+}
+
+std::string GridName(const Recipe::Grid& grid) {
+  const std::string size = grid.group_size() == -1
+                               ? std::string("row")
+                               : absl::StrCat("g", grid.group_size());
+  return absl::StrCat(
+      "int", grid.bits(), " ", size, " ",
+      absl::AsciiStrToLower(Recipe::Offset_Name(grid.offset())));
+}
+
+std::string RoundingName(const Recipe& recipe) {
+  switch (recipe.rounding()) {
+    case Recipe::NEAREST: {
+      const Recipe::RoundToNearest& options = recipe.round_to_nearest();
+      return options.importance() ? "rtn importance"
+             : options.search()   ? "rtn search"
+                                  : "rtn";
+    }
+    case Recipe::GPTQ: {
+      const Recipe::Gptq& options = recipe.gptq();
+      return absl::StrCat(
+          options.asymmetric_correction() > 0 ? "gptaq" : "gptq",
+          options.act_order() ? " act-order" : "",
+          options.static_groups() ? " static" : "",
+          options.search() ? " search" : "");
+    }
+    case Recipe::SIGNROUND: {
+      const int iterations = recipe.signround().iterations();
+      return iterations == 200 ? std::string("signround")
+                               : absl::StrCat("signround ", iterations);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<Recipe> ParseRecipe(absl::string_view text,
+                                   absl::string_view file) {
+  if (text.size() > kMostBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": longer than ", kMostBytes, " bytes"));
+  }
+  if (absl::StripAsciiWhitespace(text).empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": is empty"));
+  }
+  Recipe recipe;
+  FirstError errors(file);
+  TextFormat::ParseInfoTree lines;
+  TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  parser.WriteLocationsTo(&lines);
+  google::protobuf::io::ArrayInputStream stream(text.data(),
+                                                static_cast<int>(text.size()));
+  if (!parser.Parse(&stream, &recipe)) {
+    return errors.status().ok()
+               ? absl::InvalidArgumentError(absl::StrCat(file, ": no recipe"))
+               : errors.status();
+  }
+  const absl::Status status = CheckRecipe(recipe, file, &lines);
+  if (!status.ok()) return status;
+  return Completed(std::move(recipe));
+}
+
+absl::StatusOr<Recipe> ReadRecipe(const std::string& path) {
+  const auto file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  const auto bytes = (*file)->bytes();
+  return ParseRecipe(
+      absl::string_view(reinterpret_cast<const char*>(bytes.data()),
+                        bytes.size()),
+      path);
+}
+
+absl::StatusOr<Recipe> CompleteRecipe(const Recipe& recipe) {
+  const absl::Status status = CheckRecipe(recipe, "recipe", nullptr);
+  if (!status.ok()) return status;
+  return Completed(recipe);
+}
+
+std::string MethodName(const Recipe& recipe) {
+  const std::string rounding = RoundingName(recipe);
+  if (recipe.transform() == Recipe::NONE) return rounding;
+  const std::string transform =
+      absl::AsciiStrToLower(Recipe::Transform_Name(recipe.transform()));
+  return rounding == "rtn" ? transform : absl::StrCat(transform, "+", rounding);
+}
+
+std::string RecipeName(const Recipe& recipe) {
+  std::string name =
+      absl::StrCat(MethodName(recipe), " ", GridName(recipe.grid()));
+  if (recipe.head_bits() == 8) absl::StrAppend(&name, ", head int8");
+  if (recipe.layers_size() == 1) absl::StrAppend(&name, ", 1 exception");
+  if (recipe.layers_size() > 1) {
+    absl::StrAppend(&name, ", ", recipe.layers_size(), " exceptions");
+  }
+  return name;
+}
+
+std::string RecipeText(const Recipe& recipe) {
+  std::string text;
+  TextFormat::PrintToString(recipe, &text);
+  return absl::StrCat("# ", RecipeName(recipe), "\n", text);
+}
+
+bool NeedsCalibration(const Recipe& recipe) {
+  return recipe.transform() != Recipe::NONE ||
+         recipe.rounding() != Recipe::NEAREST ||
+         recipe.round_to_nearest().importance();
+}
+
+}  // namespace nibble
