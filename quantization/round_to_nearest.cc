@@ -52,8 +52,8 @@ float StoredScale(double exact, bool wide) {
   return scale;
 }
 
-GroupGrid GridOf(const GroupRange& range, const PackedLayout& layout) {
-  GroupGrid grid;
+CodeGrid GridOf(const GroupRange& range, const PackedLayout& layout) {
+  CodeGrid grid;
   grid.scale = StoredScale(ExactScale(range, layout), layout.wide_scales);
   if (layout.format == WeightFormat::kInt8) {
     grid.min_code = 1.0f;
@@ -117,7 +117,7 @@ RoundingLoss RoundRow(absl::Span<const float> row, const PackedLayout& layout,
   ForEachGroup(layout, [&](int64_t group, int64_t first, int64_t count) {
     const float* weights = row.data() + first;
     uint8_t* codes = out.codes.data() + first;
-    const GroupGrid grid = GridOf(kernels.range(weights, count), layout);
+    const CodeGrid grid = GridOf(kernels.range(weights, count), layout);
     out.scales[group] = grid.scale;
     const uint8_t zero = static_cast<uint8_t>(grid.zero);
     if (layout.has_zeros()) out.zeros[group] = zero;

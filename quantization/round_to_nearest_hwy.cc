@@ -52,7 +52,7 @@ GroupRange Range(const float* weights, int64_t count) {
 }
 
 // The codes of a vector of weights. Zeros add nothing to the loss.
-HWY_INLINE hn::Vec<U8> RoundVector(hn::Vec<F32> weights, const GroupGrid& grid,
+HWY_INLINE hn::Vec<U8> RoundVector(hn::Vec<F32> weights, const CodeGrid& grid,
                                    hn::Vec<F32>& error, hn::Vec<F32>& signal) {
   const F32 f32;
   const auto zero = hn::Set(f32, grid.zero);
@@ -68,7 +68,7 @@ HWY_INLINE hn::Vec<U8> RoundVector(hn::Vec<F32> weights, const GroupGrid& grid,
   return hn::DemoteTo(U8(), hn::ConvertTo(I32(), code));
 }
 
-GroupLoss Round(const float* weights, int64_t count, const GroupGrid& grid,
+GroupLoss Round(const float* weights, int64_t count, const CodeGrid& grid,
                 uint8_t* codes) {
   const F32 f32;
   const U8 u8;

@@ -12,7 +12,7 @@ struct GroupRange {
   float max = 0.0f;  // max(0, weights), likewise
 };
 
-struct GroupGrid {
+struct CodeGrid {
   float scale = 0.0f;  // not 0
   float zero = 0.0f;
   float min_code = 0.0f;
@@ -28,7 +28,7 @@ struct GroupLoss {
 struct RoundingKernels {
   GroupRange (*range)(const float* weights, int64_t count);
   // codes[i] = clamp(round(weights[i] / scale) + zero).
-  GroupLoss (*round)(const float* weights, int64_t count, const GroupGrid& grid,
+  GroupLoss (*round)(const float* weights, int64_t count, const CodeGrid& grid,
                      uint8_t* codes);
 };
 

@@ -13,7 +13,9 @@
 //   kMinimums   scale * code + minimum
 //
 // Scales and minimums are rounded to f16 where they are 0 or normal numbers
-// there, else they stay f32, before anything is divided by them.
+// there, else they stay f32, before anything is divided by them. Weights are
+// finite, of magnitude at most kMaxRoundedWeight
+// (quantization/round_to_nearest.h).
 #ifndef NIBBLE_QUANTIZATION_ROUNDING_GRID_H_
 #define NIBBLE_QUANTIZATION_ROUNDING_GRID_H_
 
@@ -34,6 +36,9 @@ struct GridSpec {
   CodeOffset offset = CodeOffset::kZeros;
 
   int max_code() const { return (1 << bits) - 1; }
+  // Codes of 8 bits are 1 to 255, as far to either side of 128.
+  int min_code() const { return bits == 8 ? 1 : 0; }
+  int middle_code() const { return 1 << (bits - 1); }
   // Inputs of a group, and groups along a row.
   int64_t group_inputs(int64_t inputs) const {
     return std::min(group_size, inputs);
@@ -55,6 +60,15 @@ struct GroupGrid {
 // The grid from the extremes of the weights, as round_to_nearest.h has it
 // (kMinimums: minimum = the least weight, scale = range / max_code).
 GroupGrid FitGroup(absl::Span<const float> weights, const GridSpec& spec);
+
+// The same with a range drawn in to `ratio` of itself, 0 < ratio <= 1: towards
+// 0, or under kMinimums towards its middle. Codes of weights beyond it clamp.
+GroupGrid FitClippedGroup(absl::Span<const float> weights, float ratio,
+                          const GridSpec& spec);
+
+// What a scale or minimum becomes when it is stored, as above. A number too
+// small for a float becomes its smallest.
+float StoredParameter(double exact);
 
 // The nearest code, ties to even before the offset is added, clamped.
 uint8_t EncodeWeight(float weight, const GroupGrid& grid, const GridSpec& spec);

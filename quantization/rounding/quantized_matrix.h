@@ -2,8 +2,9 @@
 //
 //   QuantizedMatrix matrix(spec, outputs, inputs);
 //   matrix.set_grid(row, group, grid);
-//   matrix.codes(row)[j] = EncodeWeight(w[j], grid, spec);
+//   matrix.row_codes(row)[j] = EncodeWeight(w[j], grid, spec);
 //   matrix.DequantizeRow(row, values);              // [inputs]
+//   Dequantize(matrix, floats, pool);               // [outputs, inputs]
 #ifndef NIBBLE_QUANTIZATION_ROUNDING_QUANTIZED_MATRIX_H_
 #define NIBBLE_QUANTIZATION_ROUNDING_QUANTIZED_MATRIX_H_
 
@@ -11,8 +12,10 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kernels/thread_pool.h"
 #include "quantization/rounding/grid.h"
 #include "tensor/buffer.h"
+#include "tensor/view.h"
 
 namespace nibble {
 
@@ -40,6 +43,10 @@ struct QuantizedMatrix {
   // values[i] = the weight of input i: the order is undone. [inputs]
   void DequantizeRow(int64_t row, absl::Span<float> values) const;
 };
+
+// All rows. out: [outputs, inputs].
+void Dequantize(const QuantizedMatrix& matrix, MatrixView<float> out,
+                ThreadPool& pool);
 
 }  // namespace nibble
 
