@@ -20,6 +20,11 @@ struct PanelFormat {
 // Bytes of the panel of `rows` rows.
 int64_t PanelBytes(DType dtype, int64_t rows, int64_t inputs);
 
+// out = the `count` values of one row in one block, rounded as `format` says,
+// and a zero behind an odd count. REQUIRES: count <= kBlockInputs.
+void PackPanelRow(const float* x, int64_t count, PanelFormat format,
+                  std::byte* out);
+
 // True if one row is already a panel, so that it need not be copied:
 // kernels read an odd last k together with the one after it.
 bool IsPanel(const OrderedRows& rows, PanelFormat format,

@@ -1,0 +1,219 @@
+#include "kernels/gemm/blocked_product.h"
+
+#include <algorithm>
+
+#include "kernels/gemm/pack_factor.h"
+#include "kernels/matmul/epilogue.h"
+#include "kernels/matmul/matmul_options.h"
+#include "kernels/matmul/panel_layout.h"
+#include "kernels/matmul/table.h"
+#include "tensor/dtype.h"
+
+namespace nibble {
+namespace {
+
+// Groups of rows to a unit, whose activations of a block of K (240 rows of f32
+// take 240 KiB) stay in L2 while tiles pass over them.
+constexpr int64_t kGroupsPerUnit = 20;
+// Of a product's upper half: rectangles that the diagonal cuts are computed
+// whole. With 5 groups of 12 rows that costs a tenth at 576 columns.
+constexpr int64_t kLeastGroupsPerUpperUnit = 5;
+
+// Tiles that pass over a unit's block of K together, and whose totals (60 KiB
+// of 240 rows) stay in L2.
+constexpr int64_t kTilesPerCall = 4;
+
+constexpr int64_t kPrefetchedRows = 4;
+
+int64_t RoundUpToLine(int64_t n) { return CeilDiv(n, kStepBytes) * kStepBytes; }
+
+int64_t RowsPerUnit(const MatMulKernel& kernel, int64_t m, bool upper) {
+  int64_t groups = kGroupsPerUnit;
+  if (upper) groups = std::clamp(m / 256, kLeastGroupsPerUpperUnit, groups);
+  return std::min(m, groups * kernel.max_rows);
+}
+
+}  // namespace
+
+void Sums::Store(const Totals& totals, int64_t row, int64_t rows, int64_t col,
+                 int64_t cols) const {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t skip =
+        upper ? std::clamp<int64_t>(row + r - col, 0, cols) : 0;
+    const float* sums = totals.data + r * totals.stride + skip;
+    const int64_t count = cols - skip;
+    if (doubles.data == nullptr) {
+      if (r + kPrefetchedRows < rows) {
+        const float* ahead = floats.row(row + r + kPrefetchedRows) + col;
+        for (int64_t i = 0; i < cols; i += kTileOutputs) {
+          __builtin_prefetch(ahead + i, 1);
+        }
+      }
+      StoreSums(sums, nullptr, accumulate, count,
+                floats.row(row + r) + col + skip);
+    } else {
+      double* out = doubles.row(row + r) + col + skip;
+      for (int64_t i = 0; i < count; ++i) {
+        out[i] = (accumulate ? out[i] : 0.0) + double{sums[i]};
+      }
+    }
+  }
+}
+
+BlockedProduct::BlockedProduct(int64_t m, const PackedLayout& layout,
+                               bool upper, const PackingLimits& limits)
+    : m_(m),
+      layout_(layout),
+      upper_(upper),
+      limits_(limits),
+      kernel_(ChooseKernel(layout.format,
+                           layout.format == WeightFormat::kBF16
+                               ? Activations::kBF16
+                               : Activations::kF32,
+                           m)),
+      format_{kernel_.panel, layout.format == WeightFormat::kBF16},
+      rows_per_unit_(RowsPerUnit(kernel_, m, upper)),
+      units_(CeilDiv(m, rows_per_unit_)) {}
+
+int64_t BlockedProduct::unit_rows(int64_t unit) const {
+  return std::min(rows_per_unit_, m_ - unit * rows_per_unit_);
+}
+
+int64_t BlockedProduct::UnitPanelBytes() const {
+  return RoundUpToLine(
+      PanelBytes(format_.dtype, rows_per_unit_, layout_.inputs));
+}
+
+int64_t BlockedProduct::ThreadBytes() const {
+  int64_t bytes = rows_per_unit_ * kTilesPerCall * kTileOutputs * sizeof(float);
+  if (kernel_.scratch_bytes != nullptr) {
+    bytes += kernel_.scratch_bytes(layout_, rows_per_unit_);
+  }
+  return RoundUpToLine(bytes);
+}
+
+PackedLayout BlockedProduct::LayoutOf(int64_t outputs) const {
+  PackedLayout layout = layout_;
+  layout.outputs = outputs;
+  return layout;
+}
+
+int64_t BlockedProduct::OutputsAtOnce() const {
+  const int64_t tiles = std::max<int64_t>(
+      kTilesPerUnit, limits_.tile_bytes / layout_.record_bytes());
+  return std::min(layout_.outputs, tiles * kTileOutputs);
+}
+
+int64_t BlockedProduct::UnitsAtOnce() const {
+  return std::clamp<int64_t>(limits_.panel_bytes / UnitPanelBytes(), 1, units_);
+}
+
+void BlockedProduct::PackUnit(const Factor& a, int64_t unit, int64_t block,
+                              std::byte* panel) const {
+  const int64_t rows = unit_rows(unit);
+  PackPanelBlock(a.Slice(unit * rows_per_unit_, rows),
+                 RowGroups(rows, kernel_.max_rows), format_, block, panel);
+}
+
+void BlockedProduct::Multiply(const Part& part, int64_t unit,
+                              const std::byte* panel, int64_t first,
+                              int64_t end, const Sums& c,
+                              std::byte* memory) const {
+  const int64_t rows = unit_rows(unit);
+  const int64_t row = unit * rows_per_unit_;
+  const Product product = {
+      &part.layout, part.tiles, {RowGroups(rows, kernel_.max_rows), panel}};
+  const Totals totals = {reinterpret_cast<float*>(memory),
+                         kTilesPerCall * kTileOutputs};
+  std::byte* const scratch =
+      memory + rows_per_unit_ * totals.stride * sizeof(float);
+  for (int64_t tile = first; tile < end; tile += kTilesPerCall) {
+    const int64_t last = std::min(end, tile + kTilesPerCall);
+    const int64_t output = tile * kTileOutputs;
+    const int64_t outputs =
+        std::min(part.layout.outputs, last * kTileOutputs) - output;
+    const int64_t col = part.first_output + output;
+    if (upper_ && col + outputs <= row) continue;
+    kernel_.multiply(product, tile, last, totals, scratch);
+    c.Store(totals, row, rows, col, outputs);
+  }
+}
+
+void BlockedProduct::RunPart(const Factor& a, const Part& part, const Sums& c,
+                             std::byte* memory, ThreadPool& pool) const {
+  const int64_t panel_bytes = UnitPanelBytes();
+  const int64_t blocks = BlocksFor(layout_.inputs);
+  const int64_t calls = CeilDiv(part.layout.records(), kTilesPerCall);
+  const int64_t at_once = UnitsAtOnce();
+  std::byte* const thread_memory = memory + at_once * panel_bytes;
+  // Rows below the part's last column are in its upper half.
+  const int64_t rows =
+      upper_ ? std::min(m_, part.first_output + part.layout.outputs) : m_;
+  const int64_t units = CeilDiv(rows, rows_per_unit_);
+  for (int64_t first = 0; first < units; first += at_once) {
+    const int64_t count = std::min(at_once, units - first);
+    pool.ParallelForStealing(count * blocks, 1,
+                             [&](int64_t begin, int64_t end, int) {
+                               for (int64_t i = begin; i < end; ++i) {
+                                 PackUnit(a, first + i / blocks, i % blocks,
+                                          memory + i / blocks * panel_bytes);
+                               }
+                             });
+    pool.ParallelForStealing(
+        count * calls, 1, [&](int64_t begin, int64_t end, int thread) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t tile = i % calls * kTilesPerCall;
+            Multiply(part, first + i / calls, memory + i / calls * panel_bytes,
+                     tile,
+                     std::min(part.layout.records(), tile + kTilesPerCall), c,
+                     thread_memory + thread * ThreadBytes());
+          }
+        });
+  }
+}
+
+void BlockedProduct::Run(const Factor& a, const Factor& b, const Sums& c,
+                         ThreadPool& pool) const {
+  const int64_t at_once = OutputsAtOnce();
+  const int64_t tile_bytes = LayoutOf(at_once).bytes();
+  std::byte* const tiles = pool.Scratch(
+      static_cast<size_t>(tile_bytes + UnitsAtOnce() * UnitPanelBytes() +
+                          pool.threads() * ThreadBytes()));
+  for (int64_t first = 0; first < layout_.outputs; first += at_once) {
+    const Part part = {LayoutOf(std::min(at_once, layout_.outputs - first)),
+                       first, tiles};
+    const Factor columns = b.Slice(first, part.layout.outputs);
+    pool.ParallelForStealing(
+        TileUnits(part.layout), 1, [&](int64_t begin, int64_t end, int) {
+          PackTileUnits(columns, part.layout, begin, end, tiles);
+        });
+    RunPart(a, part, c, tiles + tile_bytes, pool);
+  }
+}
+
+void BlockedProduct::RunPacked(const Factor& a, const std::byte* tiles,
+                               const Sums& c, ThreadPool& pool) const {
+  std::byte* const memory = pool.Scratch(static_cast<size_t>(
+      UnitsAtOnce() * UnitPanelBytes() + pool.threads() * ThreadBytes()));
+  RunPart(a, {layout_, 0, tiles}, c, memory, pool);
+}
+
+int64_t BlockedProduct::SerialBytes() const {
+  return layout_.bytes() + UnitPanelBytes() + ThreadBytes();
+}
+
+void BlockedProduct::RunSerially(const Factor& a, const Factor& b,
+                                 const Sums& c, std::byte* memory) const {
+  const Part part = {layout_, 0, memory};
+  PackTileUnits(b, layout_, 0, TileUnits(layout_), memory);
+  std::byte* const panel = memory + layout_.bytes();
+  for (int64_t unit = 0; unit < units_; ++unit) {
+    for (int64_t block = 0; block < BlocksFor(layout_.inputs); ++block) {
+      PackUnit(a, unit, block, panel);
+    }
+    Multiply(part, unit, panel, 0, layout_.records(), c,
+             panel + UnitPanelBytes());
+  }
+}
+
+}  // namespace nibble
