@@ -34,33 +34,6 @@ Range RangeOf(absl::Span<const float> weights, const GridSpec& spec) {
   return {std::min(0.0f, *min), std::max(0.0f, *max)};
 }
 
-GroupGrid GridOfRange(const Range& range, const GridSpec& spec) {
-  GroupGrid grid;
-  switch (spec.offset) {
-    case CodeOffset::kSymmetric: {
-      grid.offset = static_cast<float>(spec.middle_code());
-      const bool up = range.max >= -range.min;
-      grid.scale = StoredParameter(
-          spec.bits == 8 ? std::max(-range.min, range.max) / 127.0
-                         : (up ? range.max : range.min) / -spec.middle_code());
-      break;
-    }
-    case CodeOffset::kZeros:
-      grid.scale = StoredParameter((range.max - range.min) / spec.max_code());
-      if (grid.scale != 0.0f) {
-        grid.offset = std::min(
-            std::nearbyint(static_cast<float>(-range.min) / grid.scale),
-            static_cast<float>(spec.max_code()));
-      }
-      break;
-    case CodeOffset::kMinimums:
-      grid.offset = StoredParameter(range.min);
-      grid.scale = StoredParameter((range.max - range.min) / spec.max_code());
-      break;
-  }
-  return grid;
-}
-
 }  // namespace
 
 absl::Status CheckGridSpec(const GridSpec& spec) {
@@ -94,8 +67,36 @@ float StoredParameter(double exact) {
   return std::copysign(half, value);
 }
 
+GroupGrid FitRange(double low, double high, const GridSpec& spec) {
+  GroupGrid grid;
+  switch (spec.offset) {
+    case CodeOffset::kSymmetric: {
+      grid.offset = static_cast<float>(spec.middle_code());
+      const bool up = high >= -low;
+      grid.scale = StoredParameter(spec.bits == 8 ? std::max(-low, high) / 127.0
+                                                  : (up ? high : low) /
+                                                        -spec.middle_code());
+      break;
+    }
+    case CodeOffset::kZeros:
+      grid.scale = StoredParameter((high - low) / spec.max_code());
+      if (grid.scale != 0.0f) {
+        grid.offset =
+            std::min(std::nearbyint(static_cast<float>(-low) / grid.scale),
+                     static_cast<float>(spec.max_code()));
+      }
+      break;
+    case CodeOffset::kMinimums:
+      grid.offset = StoredParameter(low);
+      grid.scale = StoredParameter((high - low) / spec.max_code());
+      break;
+  }
+  return grid;
+}
+
 GroupGrid FitGroup(absl::Span<const float> weights, const GridSpec& spec) {
-  return GridOfRange(RangeOf(weights, spec), spec);
+  const Range range = RangeOf(weights, spec);
+  return FitRange(range.min, range.max, spec);
 }
 
 GroupGrid FitClippedGroup(absl::Span<const float> weights, float ratio,
@@ -107,7 +108,7 @@ GroupGrid FitClippedGroup(absl::Span<const float> weights, float ratio,
     range.min = middle + (range.min - middle) * ratio;
     range.max = middle + (range.max - middle) * ratio;
   }
-  return GridOfRange(range, spec);
+  return FitRange(range.min, range.max, spec);
 }
 
 uint8_t EncodeWeight(float weight, const GroupGrid& grid,

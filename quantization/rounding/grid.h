@@ -61,7 +61,11 @@ struct GroupGrid {
 // (kMinimums: minimum = the least weight, scale = range / max_code).
 GroupGrid FitGroup(absl::Span<const float> weights, const GridSpec& spec);
 
-// The same with a range drawn in to `ratio` of itself, 0 < ratio <= 1: towards
+// The same for weights from `low` to `high`. REQUIRES: low <= high; and unless
+// the grid has minimums, low <= 0 <= high.
+GroupGrid FitRange(double low, double high, const GridSpec& spec);
+
+// FitGroup with a range drawn in to `ratio` of itself, 0 < ratio <= 1: towards
 // 0, or under kMinimums towards its middle. Codes of weights beyond it clamp.
 GroupGrid FitClippedGroup(absl::Span<const float> weights, float ratio,
                           const GridSpec& spec);

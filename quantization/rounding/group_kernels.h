@@ -25,19 +25,21 @@ struct StepGrid {
 
 StepGrid StepsOf(const GroupGrid& grid, const GridSpec& spec);
 
-// Sums over a group of importance times the above.
+// Sums over a group of importance times the below.
 struct StepSums {
-  float ones = 0;
-  float steps = 0;
   float squares = 0;   // of steps
-  float values = 0;    // of w
   float products = 0;  // of w and steps
   float error = 0;     // of (w - decoded)^2
+  // With `shifts` only.
+  float ones = 0;
+  float steps = 0;
+  float values = 0;  // of w
 };
 
 // importance: one for each weight.
 StepSums SumSteps(absl::Span<const float> weights,
-                  absl::Span<const float> importance, const StepGrid& grid);
+                  absl::Span<const float> importance, const StepGrid& grid,
+                  bool shifts);
 
 }  // namespace nibble
 

@@ -53,45 +53,50 @@ void Encode(const float* weights, int64_t count, const StepGrid& grid,
   }
 }
 
-struct Sums {
-  V ones, steps, squares, values, products, error;
-};
-
-HWY_INLINE void AddTo(Sums& sums, V w, V importance, const StepGrid& grid) {
-  const F32 f32;
-  const V steps = Steps(w, grid);
-  const V decoded =
-      hn::MulAdd(steps, hn::Set(f32, grid.scale), hn::Set(f32, grid.shift));
-  const V off = hn::Sub(w, decoded);
-  const V weighted = hn::Mul(importance, steps);
-  sums.ones = hn::Add(sums.ones, importance);
-  sums.steps = hn::Add(sums.steps, weighted);
-  sums.squares = hn::MulAdd(weighted, steps, sums.squares);
-  sums.values = hn::MulAdd(importance, w, sums.values);
-  sums.products = hn::MulAdd(weighted, w, sums.products);
-  sums.error = hn::MulAdd(hn::Mul(importance, off), off, sums.error);
-}
-
+// Sums with importance; `ones`, `steps` and `values` only where the grid has a
+// shift to be refitted.
+template <bool kShifts>
 StepSums Sum(const float* weights, const float* importance, int64_t count,
              const StepGrid& grid) {
   const F32 f32;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(f32));
-  const V zero = hn::Zero(f32);
-  Sums sums = {zero, zero, zero, zero, zero, zero};
+  V squares = hn::Zero(f32), products = squares, error = squares;
+  V ones = squares, steps = squares, values = squares;
+  const auto add = [&](V w, V i) HWY_ATTR {
+    const V step = Steps(w, grid);
+    const V decoded =
+        hn::MulAdd(step, hn::Set(f32, grid.scale), hn::Set(f32, grid.shift));
+    const V off = hn::Sub(w, decoded);
+    const V weighted = hn::Mul(i, step);
+    squares = hn::MulAdd(weighted, step, squares);
+    products = hn::MulAdd(weighted, w, products);
+    error = hn::MulAdd(hn::Mul(i, off), off, error);
+    if constexpr (kShifts) {
+      ones = hn::Add(ones, i);
+      steps = hn::Add(steps, weighted);
+      values = hn::MulAdd(i, w, values);
+    }
+  };
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    AddTo(sums, hn::LoadU(f32, weights + i), hn::LoadU(f32, importance + i),
-          grid);
+    add(hn::LoadU(f32, weights + i), hn::LoadU(f32, importance + i));
   }
   if (i < count) {
-    const size_t rest = static_cast<size_t>(count - i);
     // Lanes beyond the end have no importance.
-    AddTo(sums, hn::LoadN(f32, weights + i, rest),
-          hn::LoadN(f32, importance + i, rest), grid);
+    const size_t rest = static_cast<size_t>(count - i);
+    add(hn::LoadN(f32, weights + i, rest),
+        hn::LoadN(f32, importance + i, rest));
   }
-  return {hn::ReduceSum(f32, sums.ones),     hn::ReduceSum(f32, sums.steps),
-          hn::ReduceSum(f32, sums.squares),  hn::ReduceSum(f32, sums.values),
-          hn::ReduceSum(f32, sums.products), hn::ReduceSum(f32, sums.error)};
+  StepSums sums;
+  sums.squares = hn::ReduceSum(f32, squares);
+  sums.products = hn::ReduceSum(f32, products);
+  sums.error = hn::ReduceSum(f32, error);
+  if constexpr (kShifts) {
+    sums.ones = hn::ReduceSum(f32, ones);
+    sums.steps = hn::ReduceSum(f32, steps);
+    sums.values = hn::ReduceSum(f32, values);
+  }
+  return sums;
 }
 
 }  // namespace
@@ -102,8 +107,9 @@ void EncodeLoop(const float* weights, int64_t count, const StepGrid& grid,
 }
 
 StepSums SumLoop(const float* weights, const float* importance, int64_t count,
-                 const StepGrid& grid) {
-  return Sum(weights, importance, count, grid);
+                 const StepGrid& grid, bool shifts) {
+  return shifts ? Sum<true>(weights, importance, count, grid)
+                : Sum<false>(weights, importance, count, grid);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -138,11 +144,12 @@ void EncodeGroup(absl::Span<const float> weights, const GroupGrid& grid,
 }
 
 StepSums SumSteps(absl::Span<const float> weights,
-                  absl::Span<const float> importance, const StepGrid& grid) {
+                  absl::Span<const float> importance, const StepGrid& grid,
+                  bool shifts) {
   DCHECK_EQ(weights.size(), importance.size());
   return HWY_DYNAMIC_DISPATCH(SumLoop)(weights.data(), importance.data(),
                                        static_cast<int64_t>(weights.size()),
-                                       grid);
+                                       grid, shifts);
 }
 
 }  // namespace nibble
