@@ -1,0 +1,70 @@
+#include "quantization/search/cost.h"
+
+#include <cmath>
+
+#include "quantization/recipe/recipe.h"
+#include "quantization/recipe/recipe.pb.h"
+
+namespace nibble {
+namespace {
+
+// Iterations of a batch, forward and backward: the gradients of inputs and of
+// weights are a product each.
+double TuningPasses(const Recipe& recipe, double iterations, double batch) {
+  return 3 * iterations * batch / recipe.calibration().samples();
+}
+
+}  // namespace
+
+double RecipePasses(const Recipe& recipe) {
+  // Of a search for the range of each group, which reads no text.
+  constexpr double kRangeSearch = 0.2;
+  double passes = 0;
+  if (NeedsCalibration(recipe)) {
+    passes += 2;  // the float blocks and the quantized ones
+  }
+  if (recipe.round_to_nearest().search()) passes += kRangeSearch;
+  switch (recipe.transform()) {
+    case Recipe::NONE:
+      break;
+    case Recipe::AWQ:
+      // The inputs' second moments, and a product with them for each step.
+      passes += 0.4 + 0.06 * recipe.awq().scale_steps();
+      break;
+    case Recipe::TEQ:
+      passes +=
+          TuningPasses(recipe, recipe.teq().iterations(), recipe.teq().batch());
+      break;
+  }
+  switch (recipe.rounding()) {
+    case Recipe::NEAREST:
+      break;
+    case Recipe::GPTQ:
+      // The second moments; one pass as far as each of four inputs.
+      passes += 0.4 + (recipe.gptq().true_sequential() ? 1.5 : 0) +
+                (recipe.gptq().search() ? kRangeSearch : 0);
+      break;
+    case Recipe::SIGNROUND:
+      passes += TuningPasses(recipe, recipe.signround().iterations(),
+                             recipe.signround().batch());
+      break;
+  }
+  return passes;
+}
+
+double BitsPerWeight(const Recipe& recipe) {
+  const Recipe::Grid& grid = recipe.grid();
+  if (grid.group_size() == -1) return grid.bits();
+  // Scales and minimums in f16, zeros in 4 bits.
+  double group_bits = 16;
+  if (grid.offset() == Recipe::ZEROS) group_bits += 4;
+  if (grid.offset() == Recipe::MINIMUMS) group_bits += 16;
+  return grid.bits() + group_bits / static_cast<double>(grid.group_size());
+}
+
+double RecipeCost(const Recipe& recipe) {
+  return 100 * (BitsPerWeight(recipe) / 4 - 1) +
+         std::log2(1 + RecipePasses(recipe));
+}
+
+}  // namespace nibble

@@ -1,0 +1,523 @@
+// The search with fake evaluators.
+
+#include "quantization/search/search.h"
+
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "quantization/recipe/recipe.h"
+#include "quantization/recipe/recipe.pb.h"
+#include "quantization/search/cost.h"
+#include "quantization/search/lattice.h"
+#include "quantization/search/tolerance.h"
+#include "testing/matchers.h"
+
+namespace nibble {
+namespace {
+
+using ::nibble::testing::IsOk;
+using ::nibble::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+Recipe Parse(const std::string& text) {
+  auto recipe = ParseRecipe(text, "test");
+  EXPECT_THAT(recipe, IsOk());
+  return recipe.ok() ? *recipe : Recipe();
+}
+
+std::vector<Recipe> Lattice() { return RecipeLattice(LatticeOptions()); }
+
+std::vector<std::string> Names(absl::Span<const Recipe> recipes) {
+  std::vector<std::string> names;
+  for (const Recipe& recipe : recipes) names.push_back(RecipeName(recipe));
+  return names;
+}
+
+// What a model is worth.
+struct Outcome {
+  Outcome(double value = 0, std::optional<double> divergence = std::nullopt)
+      : metric(value), kl_divergence(divergence) {}
+
+  double metric;
+  std::optional<double> kl_divergence;
+  absl::Status quantize_error, measure_error;
+  absl::Duration takes = absl::ZeroDuration();
+};
+
+class FakeEvaluator : public Evaluator {
+ public:
+  using Judge = std::function<Outcome(const Recipe&)>;
+
+  FakeEvaluator(Metric baseline, Judge judge)
+      : baseline_(std::move(baseline)), judge_(std::move(judge)) {}
+
+  absl::StatusOr<std::vector<Metric>> Baseline() override {
+    return std::vector<Metric>{baseline_};
+  }
+
+  absl::StatusOr<QuantizedTrial> Quantize(size_t trial,
+                                          const Recipe& recipe) override {
+    EXPECT_EQ(trial, recipes.size());
+    recipes.push_back(recipe);
+    kept.insert(trial);
+    const Outcome outcome = judge_(recipe);
+    clock += outcome.takes;
+    if (!outcome.quantize_error.ok()) return outcome.quantize_error;
+    QuantizedTrial model;
+    model.kl_divergence = outcome.kl_divergence;
+    model.damage = damage;
+    return model;
+  }
+
+  absl::StatusOr<std::vector<Metric>> Measure(size_t trial) override {
+    EXPECT_EQ(kept.count(trial), 1u);
+    ++measured;
+    const Outcome outcome = judge_(recipes[trial]);
+    if (!outcome.measure_error.ok()) return outcome.measure_error;
+    Metric metric = baseline_;
+    metric.value = outcome.metric;
+    return std::vector<Metric>{metric};
+  }
+
+  void Discard(size_t trial) override { EXPECT_EQ(kept.erase(trial), 1u); }
+
+  std::vector<MatrixDamage> damage;
+  std::vector<Recipe> recipes;  // of all trials
+  std::set<size_t> kept;
+  int measured = 0;
+  absl::Time clock = absl::UnixEpoch();
+
+ private:
+  const Metric baseline_;
+  const Judge judge_;
+};
+
+const Metric kPerplexity = {"perplexity", 10, /*higher_is_better=*/false};
+const Metric kAccuracy = {"accuracy", 0.5, /*higher_is_better=*/true};
+
+SearchOptions Options() {
+  SearchOptions options;
+  options.try_int8_head = false;
+  return options;
+}
+
+TEST(Search, StopsAtTheFirstRecipeWithinTolerance) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    return Outcome{recipe.rounding() == Recipe::GPTQ ? 10.05 : 10.5};
+  });
+  const std::vector<Recipe> recipes = Lattice();
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, Options()));
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(result.chosen, result.trials.size() - 1);
+  const Trial& chosen = result.trials[result.chosen];
+  EXPECT_EQ(chosen.recipe.rounding(), Recipe::GPTQ);
+  EXPECT_EQ(chosen.verdict, Verdict::kPassed);
+  EXPECT_NEAR(chosen.loss, 0.005, 1e-9);
+  for (size_t i = 0; i < result.trials.size(); ++i) {
+    EXPECT_EQ(RecipeName(result.trials[i].recipe), RecipeName(recipes[i]));
+  }
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, EqualToTheBaselineIsWithinTolerance) {
+  for (const Metric& baseline : {kPerplexity, kAccuracy}) {
+    FakeEvaluator evaluator(
+        baseline, [&](const Recipe&) { return Outcome{baseline.value}; });
+    NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                                SearchRecipe(Lattice(), evaluator, Options()));
+    EXPECT_TRUE(result.within_tolerance);
+    EXPECT_EQ(result.trials.size(), 1u);
+  }
+}
+
+TEST(Search, KnowsWhichDirectionIsWorse) {
+  const auto verdict = [](const Metric& baseline, double value,
+                          ToleranceMode mode) {
+    FakeEvaluator evaluator(baseline,
+                            [&](const Recipe&) { return Outcome{value}; });
+    SearchOptions options = Options();
+    options.trials = 1;
+    options.mode = mode;
+    auto result = SearchRecipe(Lattice(), evaluator, options);
+    EXPECT_THAT(result, IsOk());
+    return result->trials[0].verdict;
+  };
+  const ToleranceMode relative = ToleranceMode::kRelative;
+  const ToleranceMode absolute = ToleranceMode::kAbsolute;
+  EXPECT_EQ(verdict(kPerplexity, 10.09, relative), Verdict::kPassed);
+  EXPECT_EQ(verdict(kPerplexity, 10.11, relative), Verdict::kFailed);
+  EXPECT_EQ(verdict(kPerplexity, 8, relative), Verdict::kPassed);
+  EXPECT_EQ(verdict(kPerplexity, 10.009, absolute), Verdict::kPassed);
+  EXPECT_EQ(verdict(kPerplexity, 10.011, absolute), Verdict::kFailed);
+  EXPECT_EQ(verdict(kAccuracy, 0.496, relative), Verdict::kPassed);
+  EXPECT_EQ(verdict(kAccuracy, 0.494, relative), Verdict::kFailed);
+  EXPECT_EQ(verdict(kAccuracy, 0.7, relative), Verdict::kPassed);
+  EXPECT_EQ(verdict(kAccuracy, 0.491, absolute), Verdict::kPassed);
+  EXPECT_EQ(verdict(kAccuracy, 0.489, absolute), Verdict::kFailed);
+  const Metric log_likelihood = {"log-likelihood", -2, true};
+  EXPECT_EQ(verdict(log_likelihood, -2.01, relative), Verdict::kPassed);
+  EXPECT_EQ(verdict(log_likelihood, -2.03, relative), Verdict::kFailed);
+}
+
+TEST(Search, NaNFailsAndIsNeverChosenOverANumber) {
+  for (const Metric& baseline : {kPerplexity, kAccuracy}) {
+    FakeEvaluator evaluator(baseline, [&](const Recipe& recipe) {
+      const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
+      const bool second = RecipeName(recipe) == "rtn search int4 g128 zeros";
+      const double worse = baseline.higher_is_better ? 0.2 : 20;
+      return Outcome{first    ? kNaN
+                     : second ? worse
+                              : std::numeric_limits<double>::infinity()};
+    });
+    SearchOptions options = Options();
+    options.trials = 4;
+    NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                                SearchRecipe(Lattice(), evaluator, options));
+    EXPECT_FALSE(result.within_tolerance);
+    EXPECT_EQ(result.trials[0].verdict, Verdict::kFailed);
+    EXPECT_EQ(result.trials[3].verdict, Verdict::kFailed);
+    EXPECT_EQ(result.chosen, 1u);
+    EXPECT_THAT(evaluator.kept, ElementsAre(1u));
+  }
+}
+
+TEST(Search, RefusesABaselineThatIsNotFinite) {
+  FakeEvaluator evaluator({"perplexity", kNaN, false},
+                          [](const Recipe&) { return Outcome{1}; });
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, Options()),
+              StatusIs(kInvalid, HasSubstr("perplexity is nan")));
+  EXPECT_THAT(evaluator.recipes, IsEmpty());
+}
+
+TEST(Search, RefusesOptionsThatMeanNothing) {
+  FakeEvaluator evaluator(kPerplexity,
+                          [](const Recipe&) { return Outcome{10}; });
+  for (const double tolerance :
+       {0.0, -0.01, kNaN, std::numeric_limits<double>::infinity()}) {
+    SearchOptions options;
+    options.tolerance = tolerance;
+    EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
+                StatusIs(kInvalid, HasSubstr("tolerance: is")));
+  }
+  SearchOptions options;
+  options.trials = 0;
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
+              StatusIs(kInvalid, HasSubstr("trials: is 0")));
+  options = SearchOptions();
+  options.time = -absl::Hours(1);
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
+              StatusIs(kInvalid, HasSubstr("time: ")));
+  EXPECT_THAT(SearchRecipe({}, evaluator, SearchOptions()),
+              StatusIs(kInvalid, HasSubstr("no recipe to try")));
+  EXPECT_THAT(evaluator.recipes, IsEmpty());
+}
+
+TEST(Search, GoesOnAfterATrialThatFailsToRun) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    Outcome outcome(10);
+    if (recipe.rounding() != Recipe::GPTQ) {
+      outcome.quantize_error = absl::InvalidArgumentError("broken");
+    } else if (recipe.transform() == Recipe::NONE) {
+      outcome.measure_error = absl::ResourceExhaustedError("full");
+    }
+    return outcome;
+  });
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(Lattice(), evaluator, Options()));
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
+            "awq+gptq int4 g128 zeros");
+  EXPECT_EQ(result.trials[0].verdict, Verdict::kError);
+  EXPECT_THAT(result.trials[0].error, StatusIs(kInvalid, "broken"));
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, ReturnsTheErrorWhenNoTrialRuns) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe&) {
+    Outcome outcome;
+    outcome.quantize_error = absl::ResourceExhaustedError("disk full");
+    return outcome;
+  });
+  EXPECT_THAT(
+      SearchRecipe(Lattice(), evaluator, Options()),
+      StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("disk full")));
+  EXPECT_THAT(evaluator.kept, IsEmpty());
+}
+
+TEST(Search, EndsWhenItIsCancelled) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe&) {
+    Outcome outcome;
+    outcome.quantize_error = absl::CancelledError("stopped");
+    return outcome;
+  });
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, Options()),
+              StatusIs(absl::StatusCode::kCancelled, HasSubstr("stopped")));
+  EXPECT_EQ(evaluator.recipes.size(), 1u);
+  EXPECT_THAT(evaluator.kept, IsEmpty());
+}
+
+TEST(Search, TriesNoMoreThanItsTrials) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    return Outcome{12 - 0.1 * RecipePasses(recipe)};
+  });
+  evaluator.damage = {{"layers.0.up.weight", 1, 64}};
+  SearchOptions options = Options();
+  options.trials = 5;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(Lattice(), evaluator, options));
+  EXPECT_EQ(result.trials.size(), 5u);
+  EXPECT_FALSE(result.within_tolerance);
+  EXPECT_EQ(result.ended, "the trials are used up");
+  // The least loss, though none is tolerable.
+  for (const Trial& trial : result.trials) {
+    EXPECT_LE(result.trials[result.chosen].loss, trial.loss);
+  }
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, DoesNotMeasureWhatDivergesMoreThanAFailure) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
+    return Outcome{11, first ? 0.10 : 0.12};
+  });
+  SearchOptions options = Options();
+  options.trials = 3;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(Lattice(), evaluator, options));
+  EXPECT_EQ(evaluator.measured, 1);
+  EXPECT_EQ(result.trials[1].verdict, Verdict::kNotMeasured);
+  EXPECT_TRUE(std::isnan(result.trials[1].loss));
+  EXPECT_EQ(result.chosen, 0u);
+}
+
+TEST(Search, MeasuresWhatDivergesALittleMore) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
+    return first ? Outcome{11, 0.10} : Outcome{10, 0.105};
+  });
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(Lattice(), evaluator, Options()));
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(result.chosen, 1u);
+}
+
+TEST(Search, SkipsMethodsThatLostOnAnotherGrid) {
+  // AWQ loses to GPTQ, which takes less time; all fail.
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    const std::string method = MethodName(recipe);
+    return Outcome{11, method == "gptq" ? 0.1 : method == "rtn" ? 0.3 : 0.2};
+  });
+  const std::vector<Recipe> recipes = {
+      Parse("rounding: NEAREST"),
+      Parse("rounding: GPTQ"),
+      Parse("transform: AWQ rounding: GPTQ"),
+      Parse("grid { group_size: 32 }"),
+      Parse("rounding: GPTQ grid { group_size: 32 }"),
+      Parse("transform: AWQ rounding: GPTQ grid { group_size: 32 }")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, Options()));
+  EXPECT_THAT(Names(evaluator.recipes),
+              ElementsAre("rtn int4 g128 zeros", "gptq int4 g128 zeros",
+                          "awq+gptq int4 g128 zeros", "rtn int4 g32 zeros",
+                          "gptq int4 g32 zeros"));
+  ASSERT_EQ(result.skipped.size(), 1u);
+  EXPECT_EQ(RecipeName(result.skipped[0].recipe), "awq+gptq int4 g32 zeros");
+  EXPECT_THAT(result.skipped[0].reason, HasSubstr("another grid"));
+}
+
+TEST(Search, SpendsGivenTimeOnRecipesAsSmall) {
+  const std::vector<Recipe> recipes = {
+      Parse("rounding: NEAREST"), Parse("grid { offset: MINIMUMS }"),
+      Parse("round_to_nearest { search: true }"), Parse("rounding: GPTQ")};
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    const std::string method = MethodName(recipe);
+    return Outcome{10, method == "rtn" ? 0.03 : method == "gptq" ? 0.02 : 0.01};
+  });
+  SearchOptions options = Options();
+  options.time = absl::Hours(1);
+  options.now = [&] { return evaluator.clock; };
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials.size(), 3u);
+  EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
+            "rtn search int4 g128 zeros");
+  ASSERT_EQ(result.skipped.size(), 1u);
+  EXPECT_THAT(result.skipped[0].reason, HasSubstr("larger"));
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, BeginsNothingWhenTheTimeIsUp) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe&) {
+    Outcome outcome(11);
+    outcome.takes = absl::Minutes(25);
+    return outcome;
+  });
+  SearchOptions options = Options();
+  options.time = absl::Hours(1);
+  options.now = [&] { return evaluator.clock; };
+  const std::vector<Recipe> recipes(5, Parse("rounding: NEAREST"));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials.size(), 3u);
+  EXPECT_EQ(result.ended, "the time is used up");
+}
+
+TEST(Search, SkipsWhatWouldNotEndInTime) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    Outcome outcome(11);
+    outcome.takes = absl::Minutes(10) * RecipePasses(recipe);
+    return outcome;
+  });
+  SearchOptions options = Options();
+  options.time = absl::Hours(2);
+  options.now = [&] { return evaluator.clock; };
+  const std::vector<Recipe> recipes = {Parse("rounding: GPTQ"),
+                                       Parse("rounding: SIGNROUND"),
+                                       Parse("transform: AWQ")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_THAT(Names(evaluator.recipes),
+              ElementsAre("gptq int4 g128 zeros", "awq int4 g128 zeros"));
+  ASSERT_EQ(result.skipped.size(), 1u);
+  EXPECT_THAT(result.skipped[0].reason, HasSubstr("s left"));
+}
+
+// ---- The head
+
+FakeEvaluator HeadEvaluator(double with_int8_head) {
+  return FakeEvaluator(kPerplexity, [=](const Recipe& recipe) {
+    return Outcome{recipe.head_bits() == 8 ? with_int8_head : 10.05};
+  });
+}
+
+TEST(Search, KeepsAnInt8HeadWithinTolerance) {
+  FakeEvaluator evaluator = HeadEvaluator(10.06);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const SearchResult result,
+      SearchRecipe(Lattice(), evaluator, SearchOptions()));
+  ASSERT_EQ(result.trials.size(), 2u);
+  EXPECT_EQ(result.chosen, 1u);
+  EXPECT_EQ(result.trials[1].recipe.head_bits(), 8);
+  EXPECT_THAT(evaluator.kept, ElementsAre(1u));
+}
+
+TEST(Search, GoesBackToAFloatHeadWhereInt8LosesTooMuch) {
+  FakeEvaluator evaluator = HeadEvaluator(10.2);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const SearchResult result,
+      SearchRecipe(Lattice(), evaluator, SearchOptions()));
+  ASSERT_EQ(result.trials.size(), 2u);
+  EXPECT_EQ(result.chosen, 0u);
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_THAT(evaluator.kept, ElementsAre(0u));
+}
+
+TEST(Search, TriesNoHeadBeyondItsTrials) {
+  FakeEvaluator evaluator = HeadEvaluator(10.06);
+  SearchOptions options;
+  options.trials = 1;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(Lattice(), evaluator, options));
+  EXPECT_EQ(result.trials.size(), 1u);
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(result.ended, "a recipe within tolerance was found");
+}
+
+// ---- When no recipe is within tolerance
+
+// 64 matrices, the later ones more damaged. Raising `needed` of them suffices.
+FakeEvaluator DamagedEvaluator(int needed) {
+  FakeEvaluator evaluator(kPerplexity, [=](const Recipe& recipe) {
+    return Outcome{10.1 + 0.01 * (needed - recipe.layers_size())};
+  });
+  for (int i = 0; i < 64; ++i) {
+    evaluator.damage.push_back(
+        {absl::StrCat("layers.", i, ".up.weight"), 1.0 + i, 1024});
+  }
+  return evaluator;
+}
+
+TEST(Search, RaisesTheMostDamagedMatrices) {
+  FakeEvaluator evaluator = DamagedEvaluator(11);
+  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, Options()));
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(result.ended, "a recipe within tolerance was found");
+  const Recipe& chosen = result.trials[result.chosen].recipe;
+  // 1, 8, 16, 12, 10; steps of two 64ths.
+  EXPECT_EQ(result.trials.size(), 5u);
+  ASSERT_EQ(chosen.layers_size(), 12);
+  EXPECT_EQ(chosen.layers(0).pattern(), "^layers\\.63\\.up\\.weight$");
+  EXPECT_EQ(chosen.layers(0).bits(), 8);
+  EXPECT_EQ(chosen.layers(11).pattern(), "^layers\\.52\\.up\\.weight$");
+  EXPECT_THAT(CompleteRecipe(chosen), IsOk());
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, RaisesAllBeforeItGivesUp) {
+  FakeEvaluator evaluator = DamagedEvaluator(100);
+  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
+  SearchOptions options = Options();
+  options.raised_bits = 16;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_FALSE(result.within_tolerance);
+  EXPECT_EQ(result.ended, "every recipe was tried");
+  const Recipe& chosen = result.trials[result.chosen].recipe;
+  EXPECT_EQ(chosen.layers_size(), 64);
+  EXPECT_EQ(chosen.layers(5).bits(), 16);
+  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, RaisesNothingBeyondItsTrials) {
+  FakeEvaluator evaluator = DamagedEvaluator(60);
+  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
+  SearchOptions options = Options();
+  options.trials = 3;
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials.size(), 3u);
+  EXPECT_FALSE(result.within_tolerance);
+  // The best of those that were tried.
+  EXPECT_EQ(result.chosen, 2u);
+  EXPECT_EQ(result.ended, "the trials are used up");
+}
+
+TEST(Search, RaisesMatricesOfTheRecipeOfLeastLoss) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    if (recipe.layers_size() > 0) return Outcome{10};
+    return Outcome{recipe.grid().group_size() == 64 ? 10.2 : 10.3};
+  });
+  evaluator.damage = {{"layers.0.up.weight", 1, 64}};
+  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST"),
+                                       Parse("grid { group_size: 64 }"),
+                                       Parse("grid { group_size: 32 }")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, Options()));
+  EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
+            "rtn int4 g64 zeros, 1 exception");
+}
+
+}  // namespace
+}  // namespace nibble
