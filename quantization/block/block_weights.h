@@ -33,9 +33,7 @@ struct BlockLinear {
   Array<T> weight;  // [outputs, inputs]
   Array<T> bias;    // [outputs] or empty
 
-  MatrixView<T> view() {
-    return MatrixView<T>(weight.data(), outputs, inputs);
-  }
+  MatrixView<T> view() { return MatrixView<T>(weight.data(), outputs, inputs); }
   MatrixView<const T> view() const {
     return MatrixView<const T>(weight.data(), outputs, inputs);
   }

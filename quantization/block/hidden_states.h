@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "tensor/bf16.h"
 #include "tensor/buffer.h"
@@ -25,11 +26,18 @@ class HiddenStates {
   int64_t length() const { return length_; }  // tokens of a window
   int64_t hidden() const { return hidden_; }
 
-  // x = windows [first, first + x.rows / length()).
+  // x = windows [first, first + x.rows / length()). REQUIRES, here and below:
+  // x is whole windows, [count * length(), hidden()].
   void Load(int64_t first, MatrixView<float> x, ThreadPool& pool) const;
   void Store(int64_t first, MatrixView<const float> x, ThreadPool& pool);
 
+  // All of it, to be saved and restored: [windows, length, hidden].
+  absl::Span<const BF16> values() const { return values_.span(); }
+  absl::Span<BF16> values() { return values_.span(); }
+
  private:
+  absl::Span<const BF16> Rows(int64_t first, int64_t rows, int64_t cols) const;
+
   int64_t windows_ = 0;
   int64_t length_ = 0;
   int64_t hidden_ = 0;
