@@ -1,0 +1,166 @@
+#include "quantization/signround/signround.h"
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/thread_pool.h"
+#include "quantization/block/block_weights.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/signround/tuned_matrix.h"
+#include "quantization/tuning/batch_order.h"
+#include "quantization/tuning/block_objective.h"
+#include "quantization/tuning/fake_quant.h"
+#include "quantization/tuning/trained_block.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+absl::Status CheckOptions(const SignRoundOptions& options) {
+  if (options.iterations < 0 || options.batch < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "SignRound with ", options.iterations, " iterations of ", options.batch,
+        " windows: iterations must be 0 or more, windows 1 or more"));
+  }
+  // A rate of 1 moves a shift to the end of its range in one step.
+  const double rate = options.learning_rate.value_or(0.005);
+  if (!(rate > 0.0 && rate <= 1.0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "SignRound's learning rate ", rate, ": it must be above 0, at most 1"));
+  }
+  return absl::OkStatus();
+}
+
+// Steps that fall linearly to 0. Shifts are whole numbers, so their steps are
+// the differences of the rounded path: no part of it is lost.
+class Schedule {
+ public:
+  explicit Schedule(const SignRoundOptions& options)
+      : iterations_(static_cast<double>(options.iterations)),
+        rate_(options.learning_rate.value_or(1.0 / iterations_)),
+        tune_range_(options.tune_range) {}
+
+  TunedMatrix::Step StepAt(int64_t iteration) const {
+    const double i = static_cast<double>(iteration);
+    const auto path = [&](double steps) {
+      return std::lround(rate_ * kShiftOne *
+                         (steps - steps * (steps - 1) / (2 * iterations_)));
+    };
+    TunedMatrix::Step step;
+    step.shift = static_cast<int>(path(i + 1) - path(i));
+    if (tune_range_) {
+      step.range = static_cast<float>(rate_ * (1.0 - i / iterations_));
+    }
+    return step;
+  }
+
+ private:
+  const double iterations_;
+  const double rate_;
+  const bool tune_range_;
+};
+
+GemmPrecision PrecisionOf(const TrainedBlock& trained,
+                          const SignRoundOptions& options) {
+  if (options.precision.has_value()) return *options.precision;
+  for (const std::optional<GridSpec>& grid : trained.grids) {
+    if (grid.has_value() && grid->bits == 8) return GemmPrecision::kF32;
+  }
+  return GemmPrecision::kBF16;
+}
+
+class Trainer {
+ public:
+  Trainer(const TrainedBlock& trained, const SignRoundOptions& options,
+          ThreadPool& pool)
+      : pool_(pool), objective_(trained, PrecisionOf(trained, options), pool) {
+    Array<float> values;
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      if (!trained.grids[i].has_value()) continue;
+      const MatrixView<const float> weights =
+          trained.weights->linears[i].view();
+      TunedMatrix& matrix =
+          matrices_[i].emplace(weights, *trained.grids[i], pool);
+      result_.matrices[i] = matrix.MakeResult();
+      const size_t size = static_cast<size_t>(weights.rows * weights.cols);
+      if (values.size() < size) values = Array<float>(size);
+      const MatrixView<float> rounded(values.data(), weights.rows,
+                                      weights.cols);
+      matrix.Decode(rounded, pool);
+      objective_.block().SetLinear(kAllLinears[i], rounded, pool);
+    }
+  }
+
+  // Judges what the matrices are now; false where that is no finite number.
+  bool Judge(int64_t iteration) {
+    const double loss = objective_.FixedLoss(pool_);
+    if (!std::isfinite(loss)) return false;
+    if (iteration == 0) result_.start_loss = loss;
+    if (iteration != 0 && !(loss < result_.best_loss)) return true;
+    result_.best_loss = loss;
+    result_.best_iteration = iteration;
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      if (matrices_[i]) matrices_[i]->Encode(result_.matrices[i], pool_);
+    }
+    return true;
+  }
+
+  // False where the loss is no finite number.
+  bool Descend(absl::Span<const int64_t> windows,
+               const TunedMatrix::Step& step) {
+    const double loss = MeanOf(objective_.LossesAndGradients(windows, pool_));
+    if (!std::isfinite(loss)) return false;
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      if (!matrices_[i]) continue;
+      const MatrixView<float> values = objective_.gradient(kAllLinears[i]);
+      matrices_[i]->Descend(step, values, pool_);
+      objective_.block().SetLinear(kAllLinears[i], values, pool_);
+    }
+    return true;
+  }
+
+  SignRoundResult TakeResult() { return std::move(result_); }
+
+ private:
+  ThreadPool& pool_;
+  BlockObjective objective_;
+  std::array<std::optional<TunedMatrix>, kLinearCount> matrices_;
+  SignRoundResult result_;
+};
+
+}  // namespace
+
+absl::StatusOr<SignRoundResult> TuneSignRound(const TrainedBlock& trained,
+                                              const SignRoundOptions& options,
+                                              ThreadPool& pool) {
+  absl::Status status = CheckOptions(options);
+  if (status.ok()) status = CheckTrainedBlock(trained, pool);
+  if (!status.ok()) return status;
+
+  Trainer trainer(trained, options, pool);
+  if (!trainer.Judge(0)) {
+    return NotFiniteLoss(trained.layer);
+  }
+  const Schedule schedule(options);
+  BatchOrder order(trained.inputs->windows(), options.batch, options.seed);
+  for (int64_t i = 0; i < options.iterations; ++i) {
+    if (options.cancelled != nullptr && options.cancelled()) {
+      return absl::CancelledError("SignRound was cancelled");
+    }
+    if (!trainer.Descend(order.Next(), schedule.StepAt(i))) break;
+    if (IsCandidate(i + 1, options.iterations) && !trainer.Judge(i + 1)) break;
+  }
+  return trainer.TakeResult();
+}
+
+}  // namespace nibble

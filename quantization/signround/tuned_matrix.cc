@@ -1,0 +1,104 @@
+#include "quantization/signround/tuned_matrix.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/functional/function_ref.h"
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+#include "kernels/thread_pool.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
+#include "quantization/tuning/fake_quant.h"
+#include "quantization/tuning/tuned_range.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+// 0 has no sign, and NaN none either.
+float Signed(double slope, float step) {
+  return slope > 0 ? step : slope < 0 ? -step : 0.0f;
+}
+
+}  // namespace
+
+TunedMatrix::TunedMatrix(MatrixView<const float> weights, const GridSpec& spec,
+                         ThreadPool& pool)
+    : weights_(weights),
+      spec_(spec),
+      shifts_(static_cast<size_t>(weights.rows * weights.cols),
+              AlignedBuffer::Fill::kZero),
+      ranges_(static_cast<size_t>(weights.rows * spec.groups(weights.cols))) {
+  const int64_t groups = spec.groups(weights.cols);
+  ForEachGroup(
+      pool, [&](int64_t row, int64_t group, int64_t first, int64_t count) {
+        ranges_[static_cast<size_t>(row * groups + group)] =
+            RangeOf(weights_.row_span(row).subspan(first, count), spec_);
+      });
+}
+
+void TunedMatrix::ForEachGroup(
+    ThreadPool& pool,
+    absl::FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> body) const {
+  const int64_t size = spec_.group_inputs(weights_.cols);
+  const int64_t groups = spec_.groups(weights_.cols);
+  pool.ParallelFor(weights_.rows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t first = group * size;
+        body(row, group, first, std::min(size, weights_.cols - first));
+      }
+    }
+  });
+}
+
+void TunedMatrix::Decode(MatrixView<float> values, ThreadPool& pool) const {
+  const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
+  ForEachGroup(
+      pool, [&](int64_t row, int64_t group, int64_t first, int64_t count) {
+        kernels.decode(weights_.row(row) + first, shifts(row, first), count,
+                       FakeQuantGridOf(GridOf(range(row, group), spec_), spec_),
+                       values.row(row) + first);
+      });
+}
+
+void TunedMatrix::Encode(QuantizedMatrix& result, ThreadPool& pool) const {
+  DCHECK(result.outputs == weights_.rows && result.inputs == weights_.cols);
+  const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
+  ForEachGroup(pool,
+               [&](int64_t row, int64_t group, int64_t first, int64_t count) {
+                 const GroupGrid grid = GridOf(range(row, group), spec_);
+                 result.set_grid(row, group, grid);
+                 kernels.encode(weights_.row(row) + first, shifts(row, first),
+                                count, FakeQuantGridOf(grid, spec_),
+                                result.row_codes(row).data() + first);
+               });
+}
+
+void TunedMatrix::Descend(const Step& step, MatrixView<float> values,
+                          ThreadPool& pool) {
+  const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
+  const int64_t groups = spec_.groups(weights_.cols);
+  ForEachGroup(
+      pool, [&](int64_t row, int64_t group, int64_t first, int64_t count) {
+        const float* w = weights_.row(row) + first;
+        float* value = values.row(row) + first;
+        int16_t* shift = shifts_.data() + row * weights_.cols + first;
+        TunedRange& range = ranges_[static_cast<size_t>(row * groups + group)];
+        const GroupGrid grid = GridOf(range, spec_);
+        const FakeQuantSums sums = kernels.descend(
+            w, value, count, FakeQuantGridOf(grid, spec_), step.shift, shift);
+        const RangeSlopes slopes = SlopesOf(sums, range, grid, spec_);
+        range.low_ratio = std::clamp(
+            range.low_ratio - Signed(slopes.low, step.range), 0.0f, 1.0f);
+        range.high_ratio = std::clamp(
+            range.high_ratio - Signed(slopes.high, step.range), 0.0f, 1.0f);
+        kernels.decode(w, shift, count,
+                       FakeQuantGridOf(GridOf(range, spec_), spec_), value);
+      });
+}
+
+}  // namespace nibble

@@ -1,0 +1,82 @@
+#include "quantization/teq/scaled_matrix.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/log/check.h"
+#include "absl/types/span.h"
+#include "kernels/thread_pool.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/tuning/fake_quant.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+// Rows whose slopes are summed in floats, by one thread. Few enough for the
+// sums' roundings (2^-24 each), many enough for the partial sums to be small
+// beside the matrix.
+constexpr int64_t kRowsOfPart = 64;
+
+}  // namespace
+
+ScaledMatrix::ScaledMatrix(MatrixView<const float> weights,
+                           const GridSpec& spec)
+    : weights_(weights),
+      spec_(spec),
+      values_(static_cast<size_t>(weights.rows * weights.cols)) {}
+
+void ScaledMatrix::Round(absl::Span<const float> scales, ThreadPool& pool) {
+  const int64_t inputs = weights_.cols;
+  DCHECK_EQ(static_cast<int64_t>(scales.size()), inputs);
+  const int64_t size = spec_.group_inputs(inputs);
+  const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
+  pool.ParallelFor(weights_.rows, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> scaled(static_cast<size_t>(inputs));
+    for (int64_t row = begin; row < end; ++row) {
+      const float* w = weights_.row(row);
+      for (int64_t j = 0; j < inputs; ++j) scaled[j] = w[j] * scales[j];
+      float* values = values_.data() + row * inputs;
+      for (int64_t first = 0; first < inputs; first += size) {
+        const int64_t count = std::min(size, inputs - first);
+        const GroupGrid grid =
+            FitGroup(absl::MakeConstSpan(scaled).subspan(first, count), spec_);
+        kernels.decode(scaled.data() + first, nullptr, count,
+                       FakeQuantGridOf(grid, spec_), values + first);
+      }
+      for (int64_t j = 0; j < inputs; ++j) values[j] /= scales[j];
+    }
+  });
+}
+
+void ScaledMatrix::AddSlopes(MatrixView<const float> gradient,
+                             absl::Span<double> slopes,
+                             ThreadPool& pool) const {
+  const int64_t rows = weights_.rows, inputs = weights_.cols;
+  DCHECK_EQ(static_cast<int64_t>(slopes.size()), inputs);
+  const int64_t parts = (rows + kRowsOfPart - 1) / kRowsOfPart;
+  Array<float> sums(static_cast<size_t>(parts * inputs),
+                    AlignedBuffer::Fill::kZero);  // [parts, inputs]
+  pool.ParallelFor(parts, [&](int64_t begin, int64_t end, int) {
+    for (int64_t part = begin; part < end; ++part) {
+      float* sum = sums.data() + part * inputs;
+      const int64_t last = std::min(rows, (part + 1) * kRowsOfPart);
+      for (int64_t row = part * kRowsOfPart; row < last; ++row) {
+        const float* g = gradient.row(row);
+        const float* w = weights_.row(row);
+        const float* value = values_.data() + row * inputs;
+        for (int64_t j = 0; j < inputs; ++j) sum[j] += g[j] * (w[j] - value[j]);
+      }
+    }
+  });
+  for (int64_t part = 0; part < parts; ++part) {
+    for (int64_t j = 0; j < inputs; ++j) {
+      slopes[j] += sums[static_cast<size_t>(part * inputs + j)];
+    }
+  }
+}
+
+}  // namespace nibble

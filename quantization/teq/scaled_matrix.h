@@ -1,0 +1,49 @@
+// A weight matrix rounded to nearest with a scale on each input: what TEQ
+// trains.
+//
+//   ScaledMatrix matrix(weights, spec);
+//   matrix.Round(scales, pool);                 // [inputs]
+//   Use(matrix.values());                       // round(W a) / a
+//   ... gradient of the loss by the values ...
+//   matrix.AddSlopes(gradient, slopes, pool);   // by log(scales)
+//
+// The matrix keeps its inputs: dividing them by the scales and multiplying the
+// weights comes to the same. Holds 4 bytes a weight beside the weights.
+#ifndef NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
+#define NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
+
+#include "absl/types/span.h"
+#include "kernels/thread_pool.h"
+#include "quantization/rounding/grid.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
+
+namespace nibble {
+
+class ScaledMatrix {
+ public:
+  // weights: [outputs, inputs], borrowed. REQUIRES: as TunedMatrix.
+  ScaledMatrix(MatrixView<const float> weights, const GridSpec& spec);
+
+  // scales: [inputs], above 0.
+  void Round(absl::Span<const float> scales, ThreadPool& pool);
+  // As Round left them. [outputs, inputs]
+  MatrixView<const float> values() const {
+    return MatrixView<const float>(values_.data(), weights_.rows,
+                                   weights_.cols);
+  }
+
+  // slopes[j] += dLoss/d(log scale j), where roundings have the gradient of the
+  // identity: sum_i G_ij (W_ij - value_ij).
+  void AddSlopes(MatrixView<const float> gradient, absl::Span<double> slopes,
+                 ThreadPool& pool) const;
+
+ private:
+  const MatrixView<const float> weights_;
+  const GridSpec spec_;
+  Array<float> values_;  // [outputs, inputs]
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
