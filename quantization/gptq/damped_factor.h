@@ -1,0 +1,39 @@
+// H as GPTQ needs it: damped, ordered, inverted and factored.
+//
+//   absl::optional<DampedFactor> factor = FactorDamped(gram, options, pool);
+#ifndef NIBBLE_QUANTIZATION_GPTQ_DAMPED_FACTOR_H_
+#define NIBBLE_QUANTIZATION_GPTQ_DAMPED_FACTOR_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "kernels/thread_pool.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/gptq/panel_solver.h"
+
+namespace nibble {
+
+struct FactorOptions {
+  bool act_order = false;
+  double damping = 0.01;
+  double correction = 0;
+};
+
+struct DampedFactor {
+  // [inputs]: column c is input order[c]. Equal diagonals in the inputs' order.
+  std::vector<int32_t> order;
+  StripMatrix factor;      // U of the damped H, in that order
+  StripMatrix correction;  // P, or empty
+  double damping_used = 0;
+};
+
+// No value where no damping up to the last of gptq.h's ladder helps.
+// REQUIRES: gram.is_finite(), and gram.tokens() > 0.
+std::optional<DampedFactor> FactorDamped(const Gram& gram,
+                                         const FactorOptions& options,
+                                         ThreadPool& pool);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_QUANTIZATION_GPTQ_DAMPED_FACTOR_H_

@@ -1,0 +1,229 @@
+// Weights and inputs that a method must survive.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/thread_pool.h"
+#include "quantization/gptq/gptq.h"
+#include "quantization/gptq/gptq_testing.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
+#include "quantization/rounding/round_matrix.h"
+#include "tensor/coded_matrix.h"
+#include "testing/matchers.h"
+
+namespace nibble {
+namespace {
+
+using ::nibble::testing::IsOk;
+using ::nibble::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kDenormal = std::numeric_limits<float>::denorm_min();
+
+class GptqHostile : public ::testing::Test {
+ protected:
+  // Every combination of options on the matrix; all results must be finite and
+  // not lose more than rounding to nearest.
+  void CheckAll(const Matrix& w, const Matrix& x) {
+    const Gram gram = GramOf(x, pool_);
+    for (const CodeOffset offset :
+         {CodeOffset::kSymmetric, CodeOffset::kZeros, CodeOffset::kMinimums}) {
+      for (const int mode : {0, 1, 2, 3}) {
+        GptqOptions options;
+        options.spec = {4, 32, offset};
+        options.act_order = mode & 1;
+        options.static_groups = mode & 2;
+        options.search = mode == 3;
+        const absl::StatusOr<GptqResult> result =
+            QuantizeGptq(w.view(), gram, options, pool_);
+        ASSERT_THAT(result, IsOk());
+        for (const float value : Dequantized(result->matrix)) {
+          ASSERT_TRUE(std::isfinite(value));
+        }
+        EXPECT_LE(result->loss, result->nearest_loss);
+        EXPECT_GE(result->loss, 0);
+      }
+    }
+  }
+
+  ThreadPool pool_{2};
+  Matrix w_ = NormalMatrix(40, 72, 0.2f, 3);
+  Matrix x_ = CorrelatedInputs(300, 72, 4);
+};
+
+TEST_F(GptqHostile, DeadInputsAreRoundedToNearestAndDisturbNothing) {
+  for (int64_t t = 0; t < x_.rows; ++t) x_.at(t, 5) = x_.at(t, 71) = 0.0f;
+  CheckAll(w_, x_);
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kZeros};
+  options.static_groups = true;
+  const absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w_.view(), GramOf(x_, pool_), options, pool_);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_FALSE(result->fell_back_to_nearest);
+  RoundOptions round;
+  round.spec = options.spec;
+  const QuantizedMatrix nearest = RoundMatrix(w_.view(), round, pool_);
+  for (int64_t r = 0; r < w_.rows; ++r) {
+    EXPECT_EQ(result->matrix.row_codes(r)[5], nearest.row_codes(r)[5]);
+    EXPECT_EQ(result->matrix.row_codes(r)[71], nearest.row_codes(r)[71]);
+  }
+}
+
+TEST_F(GptqHostile, AllInputsDead) {
+  std::fill(x_.values.begin(), x_.values.end(), 0.0f);
+  CheckAll(w_, x_);
+}
+
+TEST_F(GptqHostile, DuplicateAndConstantInputs) {
+  for (int64_t t = 0; t < x_.rows; ++t) {
+    for (int64_t j = 1; j < 10; ++j) x_.at(t, j) = x_.at(t, 0);
+    x_.at(t, 20) = 3.0f;
+    x_.at(t, 21) = -3.0f;
+  }
+  CheckAll(w_, x_);
+}
+
+TEST_F(GptqHostile, HugeOutliers) {
+  for (int64_t t = 0; t < x_.rows; ++t) x_.at(t, 11) *= 1e4f;
+  x_.at(7, 30) = 1e6f;
+  CheckAll(w_, x_);
+  w_.at(3, 11) = 30000.0f;
+  w_.at(4, 12) = -1e20f;
+  CheckAll(w_, x_);
+}
+
+TEST_F(GptqHostile, TinyInputs) {
+  for (float& value : x_.values) value *= 1e-15f;
+  CheckAll(w_, x_);
+}
+
+// ---- Too few tokens
+
+TEST_F(GptqHostile, FewerTokensThanInputs) {
+  for (const int64_t tokens : {2, 10, 71}) {
+    const Matrix few = {
+        tokens, 72, {x_.values.begin(), x_.values.begin() + tokens * 72}};
+    CheckAll(w_, few);
+  }
+}
+
+TEST_F(GptqHostile, SingularMomentsWithoutDampingClimbTheLadder) {
+  for (int64_t t = 0; t < x_.rows; ++t) x_.at(t, 9) = x_.at(t, 8);
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kZeros};
+  options.damping = 0;
+  // A power of two makes the elimination exact, so that the pivot is 0.
+  Matrix exact = {4, 72, std::vector<float>(4 * 72, 1.0f)};
+  const absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w_.view(), GramOf(exact, pool_), options, pool_);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_FALSE(result->fell_back_to_nearest);
+  EXPECT_NEAR(result->damping_used, 0.01, 1e-12);
+  EXPECT_LT(result->loss, 0.1 * result->nearest_loss);
+}
+
+TEST_F(GptqHostile, NoTokensMeanRoundToNearest) {
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kSymmetric};
+  options.act_order = true;
+  const absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w_.view(), GramOf({0, 72, {}}, pool_), options, pool_);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_TRUE(result->fell_back_to_nearest);
+  RoundOptions round;
+  round.spec = options.spec;
+  ExpectSameBits(result->matrix, RoundMatrix(w_.view(), round, pool_));
+}
+
+TEST_F(GptqHostile, LessThanTheLeastShareOfTokensMeansRoundToNearest) {
+  const Matrix w = NormalMatrix(8, 256, 0.2f, 5);
+  const Matrix x = CorrelatedInputs(4, 256, 6);
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kSymmetric};
+  for (const int64_t tokens : {3, 4}) {
+    const Matrix few = {
+        tokens, 256, {x.values.begin(), x.values.begin() + tokens * 256}};
+    const absl::StatusOr<GptqResult> result =
+        QuantizeGptq(w.view(), GramOf(few, pool_), options, pool_);
+    ASSERT_THAT(result, IsOk());
+    EXPECT_EQ(result->fell_back_to_nearest, tokens == 3);
+  }
+}
+
+// ---- Weights
+
+TEST_F(GptqHostile, ZeroConstantAndDenormalWeights) {
+  for (const float value : {0.0f, 0.37f, -250.0f, kDenormal, 1e-39f, 1e30f}) {
+    Matrix w = w_;
+    std::fill(w.values.begin(), w.values.begin() + 20 * 72, value);
+    std::fill(w.values.begin() + 30 * 72, w.values.begin() + 30 * 72 + 32,
+              0.0f);
+    CheckAll(w, x_);
+  }
+}
+
+TEST_F(GptqHostile, ZeroWeightsStayZero) {
+  std::fill(w_.values.begin(), w_.values.end(), 0.0f);
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kZeros};
+  const absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w_.view(), GramOf(x_, pool_), options, pool_);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_THAT(Dequantized(result->matrix), ::testing::Each(0.0f));
+}
+
+TEST_F(GptqHostile, InfiniteWeightsAreRefused) {
+  const Gram gram = GramOf(x_, pool_);
+  GptqOptions options;
+  for (const float bad :
+       {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+    w_.at(17, 3) = bad;
+    EXPECT_THAT(QuantizeGptq(w_.view(), gram, options, pool_),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("output 17, input 3")));
+  }
+}
+
+TEST_F(GptqHostile, InputsThatAreNotFiniteAreRefused) {
+  x_.at(3, 3) = kInfinity;
+  EXPECT_THAT(QuantizeGptq(w_.view(), GramOf(x_, pool_), {}, pool_),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("calibration inputs")));
+}
+
+TEST_F(GptqHostile, ContradictoryOptionsAreRefused) {
+  const Gram gram = GramOf(x_, pool_);
+  const auto expect = [&](const GptqOptions& options, const char* message) {
+    EXPECT_THAT(
+        QuantizeGptq(w_.view(), gram, options, pool_),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  };
+  GptqOptions options;
+  options.damping = -0.01;
+  expect(options, "damping -0.01");
+  options = {};
+  options.damping = kInfinity;
+  expect(options, "damping inf");
+  options = {};
+  options.block = 0;
+  expect(options, "blocks of 0");
+  options = {};
+  options.spec.bits = 5;
+  expect(options, "5 bits");
+  options = {};
+  options.correction = 0.25;
+  expect(options, "float inputs");
+}
+
+}  // namespace
+}  // namespace nibble

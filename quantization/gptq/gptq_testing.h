@@ -1,0 +1,102 @@
+// What the tests of GPTQ share: inputs with a given correlation, and losses in
+// doubles.
+#ifndef NIBBLE_QUANTIZATION_GPTQ_GPTQ_TESTING_H_
+#define NIBBLE_QUANTIZATION_GPTQ_GPTQ_TESTING_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/thread_pool.h"
+#include "quantization/gptq/gptq.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/rounding/quantized_matrix.h"
+#include "tensor/view.h"
+#include "testing/random_tensor.h"
+
+namespace nibble {
+
+struct Matrix {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::vector<float> values;  // [rows, cols]
+
+  MatrixView<const float> view() const { return {values.data(), rows, cols}; }
+  float& at(int64_t i, int64_t j) { return values[i * cols + j]; }
+  float at(int64_t i, int64_t j) const { return values[i * cols + j]; }
+};
+
+inline Matrix NormalMatrix(int64_t rows, int64_t cols, float deviation,
+                           uint64_t seed) {
+  return {rows, cols,
+          testing::RandomValues(seed).Normal(rows * cols, deviation)};
+}
+
+// Tokens whose inputs share a few directions, and whose channels differ in
+// size: as in a transformer.
+inline Matrix CorrelatedInputs(int64_t tokens, int64_t inputs, uint64_t seed) {
+  testing::RandomValues random(seed);
+  const int64_t directions = std::max<int64_t>(1, inputs / 8);
+  const std::vector<float> basis = random.Normal(directions * inputs, 1.0f);
+  const std::vector<float> sizes = random.Normal(inputs, 0.8f);
+  Matrix x = {tokens, inputs, random.Normal(tokens * inputs, 0.3f)};
+  const std::vector<float> parts = random.Normal(tokens * directions, 1.0f);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t j = 0; j < inputs; ++j) {
+      for (int64_t d = 0; d < directions; ++d) {
+        x.at(t, j) += parts[t * directions + d] * basis[d * inputs + j];
+      }
+      x.at(t, j) *= std::exp(sizes[j]);
+    }
+  }
+  return x;
+}
+
+inline Gram GramOf(const Matrix& x, ThreadPool& pool) {
+  Gram gram(x.cols);
+  if (x.rows > 0) gram.Add(x.view(), pool);
+  gram.Finish(pool);
+  return gram;
+}
+
+inline std::vector<float> Dequantized(const QuantizedMatrix& matrix) {
+  std::vector<float> values(
+      static_cast<size_t>(matrix.outputs * matrix.inputs));
+  ThreadPool pool(1);
+  Dequantize(matrix, {values.data(), matrix.outputs, matrix.inputs}, pool);
+  return values;
+}
+
+// Mean over tokens, summed over outputs, of the squared error of w x.
+inline double OutputError(const Matrix& w, const std::vector<float>& became,
+                          const Matrix& x) {
+  double sum = 0;
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t i = 0; i < w.rows; ++i) {
+      double off = 0;
+      for (int64_t j = 0; j < w.cols; ++j) {
+        off += (static_cast<double>(w.at(i, j)) - became[i * w.cols + j]) *
+               x.at(t, j);
+      }
+      sum += off * off;
+    }
+  }
+  return sum / static_cast<double>(x.rows);
+}
+
+inline void ExpectSameBits(const QuantizedMatrix& a, const QuantizedMatrix& b) {
+  EXPECT_TRUE(std::equal(a.codes.begin(), a.codes.end(), b.codes.begin(),
+                         b.codes.end()));
+  EXPECT_TRUE(std::equal(a.scales.begin(), a.scales.end(), b.scales.begin(),
+                         b.scales.end()));
+  EXPECT_TRUE(std::equal(a.offsets.begin(), a.offsets.end(), b.offsets.begin(),
+                         b.offsets.end()));
+  EXPECT_EQ(a.input_order, b.input_order);
+}
+
+}  // namespace nibble
+
+#endif  // NIBBLE_QUANTIZATION_GPTQ_GPTQ_TESTING_H_
