@@ -219,6 +219,7 @@ void Decoder::ComputeAngles(const Pass& pass) const {
 
 // logits = H * norm(x), for the wanted rows.
 void Decoder::Head(const Pass& pass, MatrixView<float> logits) const {
+  if (logits.rows == 0) return;
   const ForwardBuffers& b = pass.buffers;
   int64_t row = 0;
   int64_t wanted = 0;
@@ -287,6 +288,11 @@ absl::Status Decoder::CheckSlice(const SequenceSlice& slice) const {
           absl::StrCat("token id ", token, " is outside the vocabulary of ",
                        config().vocabulary));
     }
+  }
+  if (slice.last_logits < 0 || slice.last_logits > slice.count()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("logits of the last ", slice.last_logits,
+                     " tokens of a slice of ", slice.count()));
   }
   if (slice.first_position < 0 ||
       slice.first_position > kPositionLimit - slice.count()) {

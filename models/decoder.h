@@ -49,15 +49,16 @@ struct SequenceSlice {
   // One view per layer, with room for first_position + tokens.size() tokens.
   // Those before first_position were written by earlier calls.
   absl::Span<const KvView> layers;
-  // Logits for each token of the slice; otherwise for the last one only.
+  // Logits for each token of the slice; otherwise for the last `last_logits`.
   bool all_logits = false;
+  int64_t last_logits = 1;  // 0 to count()
   // The length that dynamic rope scaling goes by: of the whole prompt, where
   // the slice is a chunk of one. Less than what the slice reaches: what it
   // reaches.
   int64_t length = 0;
 
   int64_t count() const { return static_cast<int64_t>(tokens.size()); }
-  int64_t wanted_rows() const { return all_logits ? count() : 1; }
+  int64_t wanted_rows() const { return all_logits ? count() : last_logits; }
 };
 
 struct DecoderOptions {

@@ -280,6 +280,15 @@ absl::Status Engine::PrefillWithLogits(Sequence& sequence,
   return absl::OkStatus();
 }
 
+absl::Status Engine::PrefillBatch(absl::Span<const PrefillPart> parts,
+                                  MatrixView<float> logits) {
+  for (const PrefillPart& part : parts) {
+    absl::Status status = CheckTokens(*part.sequence, part.tokens);
+    if (!status.ok()) return status;
+  }
+  return RunParts(parts, logits);
+}
+
 absl::Status Engine::Decode(Sequence& sequence, int32_t token,
                             absl::Span<float> logits) {
   Sequence* const one = &sequence;
@@ -311,22 +320,40 @@ absl::Status Engine::DecodeBatch(absl::Span<Sequence* const> sequences,
                                  MatrixView<float> logits) {
   absl::Status status = CheckBatch(sequences, tokens, logits);
   if (!status.ok()) return status;
-  // Schedule: room for one token each.
-  slices_.clear();
+  parts_.clear();
   for (size_t i = 0; i < tokens.size(); ++i) {
-    status = sequences[i]->Reserve(1);
+    PrefillPart part;
+    part.sequence = sequences[i];
+    part.tokens = tokens.subspan(i, 1);
+    parts_.push_back(part);
+  }
+  return RunParts(parts_, logits);
+}
+
+// One forward pass over parts whose tokens were checked.
+absl::Status Engine::RunParts(absl::Span<const PrefillPart> parts,
+                              MatrixView<float> logits) {
+  // Schedule: room for all tokens.
+  slices_.clear();
+  for (const PrefillPart& part : parts) {
+    const absl::Status status =
+        part.sequence->Reserve(static_cast<int64_t>(part.tokens.size()));
     if (!status.ok()) return status;
     SequenceSlice slice;
-    slice.tokens = tokens.subspan(i, 1);
-    slice.first_position = sequences[i]->position();
-    slice.layers = sequences[i]->layers();
+    slice.tokens = part.tokens;
+    slice.first_position = part.sequence->position();
+    slice.layers = part.sequence->layers();
+    slice.last_logits = part.last_logits;
+    slice.length = part.length;
     slices_.push_back(slice);
   }
   // Run.
-  status = decoder_->Forward(slices_, work_, logits, *pool_);
+  const absl::Status status = decoder_->Forward(slices_, work_, logits, *pool_);
   if (!status.ok()) return status;
   // Post-process.
-  for (Sequence* sequence : sequences) sequence->Advance(1);
+  for (const PrefillPart& part : parts) {
+    part.sequence->Advance(static_cast<int64_t>(part.tokens.size()));
+  }
   return absl::OkStatus();
 }
 

@@ -73,6 +73,17 @@ struct PrefillOptions {
   std::function<bool()> cancelled;
 };
 
+// Tokens that PrefillBatch reads into one of its sequences.
+struct PrefillPart {
+  Sequence* sequence = nullptr;
+  absl::Span<const int32_t> tokens;  // after what the sequence holds
+  // How many of the last tokens logits are wanted of: 0 to tokens.size().
+  int64_t last_logits = 1;
+  // As SequenceSlice::length: how long the text will be, where the part is a
+  // piece of it.
+  int64_t length = 0;
+};
+
 class Engine {
  public:
   // Reads the checkpoint, packs its weights or maps packed ones, reads its
@@ -132,6 +143,13 @@ class Engine {
                                  int64_t first, LogitsSink sink,
                                  const PrefillOptions& options = {});
 
+  // One forward pass over tokens of several sequences, which are distinct; the
+  // weights are read once for all. Logits: [sum of last_logits, vocabulary], in
+  // the order of the parts. The caller bounds the tokens of the pass, best to
+  // some prefill_chunk(). Errors as Prefill's; then no sequence has moved.
+  absl::Status PrefillBatch(absl::Span<const PrefillPart> parts,
+                            MatrixView<float> logits);
+
   // Reads one token and writes the logits of the next: [vocabulary].
   absl::Status Decode(Sequence& sequence, int32_t token,
                       absl::Span<float> logits);
@@ -157,6 +175,8 @@ class Engine {
   absl::Status CheckBatch(absl::Span<Sequence* const> sequences,
                           absl::Span<const int32_t> tokens,
                           MatrixView<float> logits) const;
+  absl::Status RunParts(absl::Span<const PrefillPart> parts,
+                        MatrixView<float> logits);
   MatrixView<float> ChunkLogits(int64_t rows);
 
   std::string path_;
@@ -169,7 +189,8 @@ class Engine {
   std::unique_ptr<Tokenizer> tokenizer_;
   KvBlockPool kv_pool_;
   DecoderWorkspace work_;
-  std::vector<SequenceSlice> slices_;  // of DecodeBatch
+  std::vector<PrefillPart> parts_;     // of DecodeBatch
+  std::vector<SequenceSlice> slices_;  // of a batch
   Array<float> chunk_logits_;          // [rows, vocabulary], grown on demand
 };
 

@@ -187,15 +187,20 @@ absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags() {
   path = PathWithWeights(*path, *weights, *options);
   if (!path.ok()) return path.status();
   options->model_path = *std::move(path);
+  return OpenEngineWithBar(*std::move(options));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> OpenEngineWithBar(
+    EngineOptions options) {
   ProgressBar bar("loading", stderr);
-  options->load_progress = [&bar](int64_t done, int64_t total) {
+  options.load_progress = [&bar](int64_t done, int64_t total) {
     bar.Update(done, total);
   };
   // Names from the file must not move the cursor.
-  options->warn = [](const std::string& warning) {
+  options.warn = [](const std::string& warning) {
     absl::FPrintF(stderr, "warning: %s\n", absl::Utf8SafeCEscape(warning));
   };
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(*options);
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(options);
   bar.Finish();
   return engine;
 }

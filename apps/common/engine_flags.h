@@ -26,6 +26,11 @@ absl::StatusOr<EngineOptions> EngineOptionsFromFlags();
 // has it already.
 absl::StatusOr<std::unique_ptr<Engine>> OpenEngineFromFlags();
 
+// Opens options.model_path, with a progress bar on a terminal and warnings on
+// standard error.
+absl::StatusOr<std::unique_ptr<Engine>> OpenEngineWithBar(
+    EngineOptions options);
+
 }  // namespace nibble
 
 #endif  // NIBBLE_APPS_COMMON_ENGINE_FLAGS_H_
