@@ -162,7 +162,7 @@ FakeQuantSums Descend(const float* weights, const float* gradient,
 
 }  // namespace
 
-const FakeQuantKernels* Kernels() {
+const FakeQuantKernels* FakeQuantKernelTable() {
   static constexpr FakeQuantKernels kKernels = {Decode, Encode, Descend};
   return &kKernels;
 }
@@ -174,10 +174,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace nibble {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(FakeQuantKernelTable);
 
 const FakeQuantKernels& ActiveFakeQuantKernels() {
-  return *HWY_DYNAMIC_DISPATCH(Kernels)();
+  return *HWY_DYNAMIC_DISPATCH(FakeQuantKernelTable)();
 }
 
 FakeQuantGrid FakeQuantGridOf(const GroupGrid& grid, const GridSpec& spec) {
