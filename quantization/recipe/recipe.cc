@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -152,10 +153,9 @@ std::string RoundingName(const Recipe& recipe) {
   return "";
 }
 
-}  // namespace
-
-absl::StatusOr<Recipe> ParseRecipe(absl::string_view text,
-                                   absl::string_view file) {
+absl::Status ParseText(absl::string_view text, absl::string_view file,
+                       google::protobuf::Message* message,
+                       TextFormat::ParseInfoTree* lines) {
   if (text.size() > kMostBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(file, ": longer than ", kMostBytes, " bytes"));
@@ -163,32 +163,74 @@ absl::StatusOr<Recipe> ParseRecipe(absl::string_view text,
   if (absl::StripAsciiWhitespace(text).empty()) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": is empty"));
   }
-  Recipe recipe;
   FirstError errors(file);
-  TextFormat::ParseInfoTree lines;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  parser.WriteLocationsTo(&lines);
+  parser.WriteLocationsTo(lines);
   google::protobuf::io::ArrayInputStream stream(text.data(),
                                                 static_cast<int>(text.size()));
-  if (!parser.Parse(&stream, &recipe)) {
-    return errors.status().ok()
-               ? absl::InvalidArgumentError(absl::StrCat(file, ": no recipe"))
-               : errors.status();
-  }
-  const absl::Status status = CheckRecipe(recipe, file, &lines);
+  if (parser.Parse(&stream, message)) return absl::OkStatus();
+  return errors.status().ok()
+             ? absl::InvalidArgumentError(absl::StrCat(file, ": no recipe"))
+             : errors.status();
+}
+
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  const auto file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  const auto bytes = (*file)->bytes();
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace
+
+absl::StatusOr<Recipe> ParseRecipe(absl::string_view text,
+                                   absl::string_view file) {
+  Recipe recipe;
+  TextFormat::ParseInfoTree lines;
+  absl::Status status = ParseText(text, file, &recipe, &lines);
+  if (status.ok()) status = CheckRecipe(recipe, file, &lines);
   if (!status.ok()) return status;
   return Completed(std::move(recipe));
 }
 
 absl::StatusOr<Recipe> ReadRecipe(const std::string& path) {
-  const auto file = MappedFile::Open(path);
-  if (!file.ok()) return file.status();
-  const auto bytes = (*file)->bytes();
-  return ParseRecipe(
-      absl::string_view(reinterpret_cast<const char*>(bytes.data()),
-                        bytes.size()),
-      path);
+  const absl::StatusOr<std::string> text = ReadText(path);
+  if (!text.ok()) return text.status();
+  return ParseRecipe(*text, path);
+}
+
+absl::StatusOr<std::vector<Recipe>> ParseRecipes(
+    absl::string_view text, absl::string_view file,
+    const Recipe::Calibration& calibration) {
+  RecipeList list;
+  TextFormat::ParseInfoTree lines;
+  const absl::Status status = ParseText(text, file, &list, &lines);
+  if (!status.ok()) return status;
+  if (list.recipes().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": holds no recipes { ... }"));
+  }
+  const auto* field = RecipeList::descriptor()->FindFieldByName("recipes");
+  std::vector<Recipe> recipes;
+  for (int i = 0; i < list.recipes_size(); ++i) {
+    Recipe recipe = list.recipes(i);
+    const absl::Status checked =
+        CheckRecipe(recipe, file, lines.GetTreeForNested(field, i));
+    if (!checked.ok()) return checked;
+    if (NeedsCalibration(recipe) && !recipe.has_calibration()) {
+      *recipe.mutable_calibration() = calibration;
+    }
+    recipes.push_back(Completed(std::move(recipe)));
+  }
+  return recipes;
+}
+
+absl::StatusOr<std::vector<Recipe>> ReadRecipes(
+    const std::string& path, const Recipe::Calibration& calibration) {
+  const absl::StatusOr<std::string> text = ReadText(path);
+  if (!text.ok()) return text.status();
+  return ParseRecipes(*text, path, calibration);
 }
 
 absl::StatusOr<Recipe> CompleteRecipe(const Recipe& recipe) {

@@ -18,6 +18,7 @@
 #define NIBBLE_QUANTIZATION_RECIPE_RECIPE_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,14 @@ namespace nibble {
 absl::StatusOr<Recipe> ParseRecipe(absl::string_view text,
                                    absl::string_view file);
 absl::StatusOr<Recipe> ReadRecipe(const std::string& path);
+
+// The recipes of a RecipeList, at least one. Those that read text and do not
+// say which have the calibration given.
+absl::StatusOr<std::vector<Recipe>> ParseRecipes(
+    absl::string_view text, absl::string_view file,
+    const Recipe::Calibration& calibration);
+absl::StatusOr<std::vector<Recipe>> ReadRecipes(
+    const std::string& path, const Recipe::Calibration& calibration);
 
 // The same of a recipe that was made in memory. Complete recipes stay as they
 // are.

@@ -195,6 +195,35 @@ TEST(Recipe, ReadsFilesAndNamesThemInErrors) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr(path + "x")));
 }
 
+TEST(Recipes, AreReadInTheirOrderWithTheCalibrationGiven) {
+  Recipe::Calibration calibration;
+  calibration.set_samples(9);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const std::vector<Recipe> recipes,
+      ParseRecipes("recipes { rounding: GPTQ }\n"
+                   "recipes { grid { group_size: 32 } }\n"
+                   "recipes { transform: AWQ calibration { samples: 5 } }",
+                   "list", calibration));
+  ASSERT_EQ(recipes.size(), 3u);
+  EXPECT_EQ(RecipeName(recipes[1]), "rtn int4 g32 zeros");
+  EXPECT_EQ(recipes[0].calibration().samples(), 9);
+  EXPECT_EQ(recipes[0].calibration().length(), 512);
+  EXPECT_FALSE(recipes[1].has_calibration());
+  EXPECT_EQ(recipes[2].calibration().samples(), 5);
+}
+
+TEST(Recipes, ErrorsNameTheLine) {
+  const Recipe::Calibration calibration;
+  EXPECT_THAT(
+      ParseRecipes("recipes { rounding: GPTQ }\nrecipes {\n head_bits: 5 }",
+                   "list", calibration),
+      StatusIs(kInvalid, HasSubstr("list:3: head_bits: is 5")));
+  EXPECT_THAT(ParseRecipes("rounding: GPTQ", "list", calibration),
+              StatusIs(kInvalid, HasSubstr("list:1: ")));
+  EXPECT_THAT(ParseRecipes("# none", "list", calibration),
+              StatusIs(kInvalid, HasSubstr("no recipes")));
+}
+
 TEST(Recipe, NeedsCalibrationWhereAMethodReadsText) {
   EXPECT_FALSE(NeedsCalibration(Parse("round_to_nearest { search: true }")));
   EXPECT_TRUE(NeedsCalibration(
