@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/gemm/pack_factor.h"
 #include "kernels/matmul/epilogue.h"
 #include "kernels/matmul/matmul_options.h"
 #include "kernels/matmul/panel_layout.h"
@@ -100,7 +99,7 @@ PackedLayout BlockedProduct::LayoutOf(int64_t outputs) const {
 
 int64_t BlockedProduct::OutputsAtOnce() const {
   const int64_t tiles = std::max<int64_t>(
-      kTilesPerUnit, limits_.tile_bytes / layout_.record_bytes());
+      kTilesPerCall, limits_.tile_bytes / layout_.record_bytes());
   return std::min(layout_.outputs, tiles * kTileOutputs);
 }
 
@@ -108,11 +107,39 @@ int64_t BlockedProduct::UnitsAtOnce() const {
   return std::clamp<int64_t>(limits_.panel_bytes / UnitPanelBytes(), 1, units_);
 }
 
-void BlockedProduct::PackUnit(const Factor& a, int64_t unit, int64_t block,
-                              std::byte* panel) const {
-  const int64_t rows = unit_rows(unit);
-  PackPanelBlock(a.Slice(unit * rows_per_unit_, rows),
-                 RowGroups(rows, kernel_.max_rows), format_, block, panel);
+PanelUnits BlockedProduct::Units() const {
+  return {rows_per_unit_, kernel_.max_rows, UnitPanelBytes(), format_};
+}
+
+void BlockedProduct::PackRowUnits(const Factor& a, int64_t first, int64_t count,
+                                  std::byte* panels, ThreadPool& pool) const {
+  // Of a transposed factor, some columns in one block of K; else some rows.
+  const int64_t together =
+      std::clamp<int64_t>(kPackedRows / rows_per_unit_, 1, count);
+  const int64_t blocks = BlocksFor(layout_.inputs);
+  const int64_t blocks_together = a.transposed ? 1 : blocks;
+  const int64_t parts = blocks / blocks_together;
+  pool.ParallelForStealing(
+      CeilDiv(count, together) * parts, 1,
+      [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t unit = i / parts * together;
+          const int64_t row = (first + unit) * rows_per_unit_;
+          const int64_t last =
+              (first + std::min(count, unit + together)) * rows_per_unit_;
+          PackPanels(a.Slice(row, std::min(m_, last) - row), Units(),
+                     i % parts * blocks_together,
+                     (i % parts + 1) * blocks_together,
+                     panels + unit * UnitPanelBytes());
+        }
+      });
+}
+
+bool BlockedProduct::SumsMayStandIn(const Sums& c) const {
+  return layout_.inputs <= kBlockInputs && !c.accumulate && !c.upper &&
+         c.floats.data != nullptr && c.floats.stride % kTileOutputs == 0 &&
+         c.floats.cols % kTileOutputs == 0 &&
+         reinterpret_cast<uintptr_t>(c.floats.data) % kStepBytes == 0;
 }
 
 void BlockedProduct::Multiply(const Part& part, int64_t unit,
@@ -123,10 +150,11 @@ void BlockedProduct::Multiply(const Part& part, int64_t unit,
   const int64_t row = unit * rows_per_unit_;
   const Product product = {
       &part.layout, part.tiles, {RowGroups(rows, kernel_.max_rows), panel}};
-  const Totals totals = {reinterpret_cast<float*>(memory),
-                         kTilesPerCall * kTileOutputs};
+  const Totals own_totals = {reinterpret_cast<float*>(memory),
+                             kTilesPerCall * kTileOutputs};
+  const bool direct = SumsMayStandIn(c);
   std::byte* const scratch =
-      memory + rows_per_unit_ * totals.stride * sizeof(float);
+      memory + rows_per_unit_ * own_totals.stride * sizeof(float);
   for (int64_t tile = first; tile < end; tile += kTilesPerCall) {
     const int64_t last = std::min(end, tile + kTilesPerCall);
     const int64_t output = tile * kTileOutputs;
@@ -134,15 +162,16 @@ void BlockedProduct::Multiply(const Part& part, int64_t unit,
         std::min(part.layout.outputs, last * kTileOutputs) - output;
     const int64_t col = part.first_output + output;
     if (upper_ && col + outputs <= row) continue;
+    const Totals totals =
+        direct ? Totals{c.floats.row(row) + col, c.floats.stride} : own_totals;
     kernel_.multiply(product, tile, last, totals, scratch);
-    c.Store(totals, row, rows, col, outputs);
+    if (!direct) c.Store(totals, row, rows, col, outputs);
   }
 }
 
 void BlockedProduct::RunPart(const Factor& a, const Part& part, const Sums& c,
                              std::byte* memory, ThreadPool& pool) const {
   const int64_t panel_bytes = UnitPanelBytes();
-  const int64_t blocks = BlocksFor(layout_.inputs);
   const int64_t calls = CeilDiv(part.layout.records(), kTilesPerCall);
   const int64_t at_once = UnitsAtOnce();
   std::byte* const thread_memory = memory + at_once * panel_bytes;
@@ -152,13 +181,7 @@ void BlockedProduct::RunPart(const Factor& a, const Part& part, const Sums& c,
   const int64_t units = CeilDiv(rows, rows_per_unit_);
   for (int64_t first = 0; first < units; first += at_once) {
     const int64_t count = std::min(at_once, units - first);
-    pool.ParallelForStealing(count * blocks, 1,
-                             [&](int64_t begin, int64_t end, int) {
-                               for (int64_t i = begin; i < end; ++i) {
-                                 PackUnit(a, first + i / blocks, i % blocks,
-                                          memory + i / blocks * panel_bytes);
-                               }
-                             });
+    PackRowUnits(a, first, count, memory, pool);
     pool.ParallelForStealing(
         count * calls, 1, [&](int64_t begin, int64_t end, int thread) {
           for (int64_t i = begin; i < end; ++i) {
@@ -183,10 +206,11 @@ void BlockedProduct::Run(const Factor& a, const Factor& b, const Sums& c,
     const Part part = {LayoutOf(std::min(at_once, layout_.outputs - first)),
                        first, tiles};
     const Factor columns = b.Slice(first, part.layout.outputs);
-    pool.ParallelForStealing(
-        TileUnits(part.layout), 1, [&](int64_t begin, int64_t end, int) {
-          PackTileUnits(columns, part.layout, begin, end, tiles);
-        });
+    pool.ParallelForStealing(TileUnits(columns, part.layout), 1,
+                             [&](int64_t begin, int64_t end, int) {
+                               PackTileUnits(columns, part.layout, begin, end,
+                                             tiles);
+                             });
     RunPart(a, part, c, tiles + tile_bytes, pool);
   }
 }
@@ -205,12 +229,11 @@ int64_t BlockedProduct::SerialBytes() const {
 void BlockedProduct::RunSerially(const Factor& a, const Factor& b,
                                  const Sums& c, std::byte* memory) const {
   const Part part = {layout_, 0, memory};
-  PackTileUnits(b, layout_, 0, TileUnits(layout_), memory);
+  PackTileUnits(b, layout_, 0, TileUnits(b, layout_), memory);
   std::byte* const panel = memory + layout_.bytes();
   for (int64_t unit = 0; unit < units_; ++unit) {
-    for (int64_t block = 0; block < BlocksFor(layout_.inputs); ++block) {
-      PackUnit(a, unit, block, panel);
-    }
+    PackPanels(a.Slice(unit * rows_per_unit_, unit_rows(unit)), Units(), 0,
+               BlocksFor(layout_.inputs), panel);
     Multiply(part, unit, panel, 0, layout_.records(), c,
              panel + UnitPanelBytes());
   }

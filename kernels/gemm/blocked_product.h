@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/gemm/factor.h"
+#include "kernels/gemm/pack_factor.h"
 #include "kernels/matmul/activations.h"
 #include "kernels/matmul/kernel.h"
 #include "kernels/thread_pool.h"
@@ -72,8 +73,13 @@ class BlockedProduct {
 
   // Units of rows whose panels are packed at a time.
   int64_t UnitsAtOnce() const;
-  void PackUnit(const Factor& a, int64_t unit, int64_t block,
-                std::byte* panel) const;
+  PanelUnits Units() const;
+  void PackRowUnits(const Factor& a, int64_t first, int64_t count,
+                    std::byte* panels, ThreadPool& pool) const;
+  // True if kernels may write to c itself: whole tiles, each written once. With
+  // more blocks of K its rows, which may fight over a cache set, would have to
+  // stay in L2.
+  bool SumsMayStandIn(const Sums& c) const;
   // Sums of a unit of rows and tiles [first, end) of `part`.
   void Multiply(const Part& part, int64_t unit, const std::byte* panel,
                 int64_t first, int64_t end, const Sums& c,

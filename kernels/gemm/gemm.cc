@@ -161,7 +161,7 @@ void GemmOperand::Pack(GemmForm form, MatrixView<const float> b,
   const size_t bytes = static_cast<size_t>(layout_.bytes());
   if (memory_.size() < bytes) memory_ = AlignedBuffer(bytes);
   pool.ParallelForStealing(
-      TileUnits(layout_), 1, [&](int64_t begin, int64_t end, int) {
+      TileUnits(factor, layout_), 1, [&](int64_t begin, int64_t end, int) {
         PackTileUnits(factor, layout_, begin, end, memory_.data());
       });
 }

@@ -19,62 +19,65 @@ constexpr int64_t kTileWords = kTileOutputs;  // of a step
 // Rows of words that are transposed at once: they become whole cache lines.
 constexpr int64_t kWordRows = 16;
 
-// Some values along the depth, of all vectors of a factor: [words, vectors].
-struct WordRows {
-  const void* words;
-  int64_t stride;  // in words
-  int64_t count;
+// Tiles that are packed together from [depth, columns]: pieces of 2 KiB again.
+constexpr int64_t kTilesTogether = 32;
+
+// Hardware fetches ahead within a row, not from row to row: rows of a block are
+// fetched so many ahead.
+constexpr int64_t kPrefetchedRows = 8;
+
+void PrefetchRow(MatrixView<const float> block, int64_t k) {
+  const float* row = block.row(std::min(k, block.rows - 1));
+  for (int64_t j = 0; j < block.cols; j += kTileWords) {
+    __builtin_prefetch(row + j);
+  }
+}
+
+// Words of all columns of `block` [depth, columns]: values k, or the pairs of
+// values 2 k and 2 k + 1.
+void CopyWords(MatrixView<const float> block, bool pairs, int64_t k,
+               uint32_t* words) {
+  if (!pairs) {
+    PrefetchRow(block, k + kPrefetchedRows);
+    std::memcpy(words, block.row(k), block.cols * kWordBytes);
+    return;
+  }
+  PrefetchRow(block, 2 * k + kPrefetchedRows);
+  PrefetchRow(block, 2 * k + kPrefetchedRows + 1);
+  PairRows(block.row(2 * k),
+           2 * k + 1 < block.rows ? block.row(2 * k + 1) : nullptr, block.cols,
+           words);
+}
+
+// Where the rows of one unit lie.
+class UnitPanel {
+ public:
+  UnitPanel(const PanelUnits& units, int64_t unit, int64_t count, int64_t depth,
+            std::byte* panels)
+      : groups(std::min(units.rows, count - unit * units.rows), units.max_rows),
+        row_bytes(kBlockInputs * DTypeBlockBytes(units.format.dtype)),
+        panel_(panels + unit * units.bytes),
+        blocks_(BlocksFor(depth)) {}
+
+  // The first row of a group in one block of K; the others follow.
+  std::byte* Group(int64_t g, int64_t block) const {
+    return panel_ +
+           (groups.Begin(g) * blocks_ + block * groups.Size(g)) * row_bytes;
+  }
+
+  const RowGroups groups;
+  const int64_t row_bytes;  // of one block
+
+ private:
+  std::byte* const panel_;
+  const int64_t blocks_;
 };
 
-// Rows of words [first, first + count) of `block` [depth, vectors]: where they
-// lie, or paired in `buffer`.
-WordRows ReadWords(MatrixView<const float> block, bool pairs, int64_t first,
-                   int64_t count, uint32_t* buffer) {
-  if (!pairs) return {block.row(first), block.stride, count};
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = 2 * (first + i);
-    PairRows(block.row(k), k + 1 < block.rows ? block.row(k + 1) : nullptr,
-             block.cols, buffer + i * block.cols);
-  }
-  return {buffer, block.cols, count};
+int64_t UnitsOf(const Factor& a, const PanelUnits& units) {
+  return CeilDiv(a.count(), units.rows);
 }
 
-const std::byte* WordAt(const WordRows& rows, int64_t row, int64_t vector) {
-  return static_cast<const std::byte*>(rows.words) +
-         (row * rows.stride + vector) * kWordBytes;
-}
-
-// The rows of a panel in one block of K. Those of the group that begins at row
-// r begin at r * group_stride + offset * (rows of the group).
-struct PanelBlock {
-  std::byte* panel;
-  int64_t row_bytes;     // of one block
-  int64_t group_stride;  // bytes
-  int64_t offset;        // bytes
-
-  std::byte* Group(const RowGroups& groups, int64_t g) const {
-    return panel + groups.Begin(g) * group_stride + groups.Size(g) * offset;
-  }
-};
-
-// From `block` [depth, rows].
-void PackTransposedPanel(MatrixView<const float> block, const RowGroups& groups,
-                         PanelFormat format, const PanelBlock& out) {
-  const bool pairs = format.dtype == DType::kBF16;
-  const int64_t words = pairs ? CeilDiv(block.rows, 2) : block.rows;
-  alignas(64) uint32_t buffer[kWordRows * kMaxPanelRows];
-  for (int64_t first = 0; first < words; first += kWordRows) {
-    const WordRows rows = ReadWords(block, pairs, first,
-                                    std::min(kWordRows, words - first), buffer);
-    for (int64_t g = 0; g < groups.count; ++g) {
-      TransposeWords(WordAt(rows, 0, groups.Begin(g)), rows.stride, rows.count,
-                     groups.Size(g), out.Group(groups, g) + first * kWordBytes,
-                     out.row_bytes / kWordBytes);
-    }
-  }
-}
-
-// What PackTransposedPanel leaves to do with one row of f32.
+// What a transposition leaves to do with one row of f32.
 void FinishRow(int64_t count, bool round, float* values) {
   if (round) {
     BF16 rounded[kBlockInputs];
@@ -85,19 +88,73 @@ void FinishRow(int64_t count, bool round, float* values) {
   if (count % 2 != 0) values[count] = 0.0f;
 }
 
+// One block of K of `a`, [depth, rows].
+void PackTransposedPanels(const Factor& a, const PanelUnits& units,
+                          int64_t block, std::byte* panels) {
+  const int64_t k = block * kBlockInputs;
+  const int64_t depth = std::min(kBlockInputs, a.depth() - k);
+  const MatrixView<const float> values = a.values.Rows(k, depth);
+  const bool pairs = units.format.dtype == DType::kBF16;
+  const int64_t words = pairs ? CeilDiv(depth, 2) : depth;
+  alignas(64) uint32_t buffer[kWordRows * kPackedRows];
+  for (int64_t first = 0; first < words; first += kWordRows) {
+    const int64_t count = std::min(kWordRows, words - first);
+    for (int64_t i = 0; i < count; ++i) {
+      CopyWords(values, pairs, first + i, buffer + i * values.cols);
+    }
+    for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
+      const UnitPanel unit(units, u, a.count(), a.depth(), panels);
+      for (int64_t g = 0; g < unit.groups.count; ++g) {
+        TransposeWords(buffer + u * units.rows + unit.groups.Begin(g),
+                       values.cols, count, unit.groups.Size(g),
+                       unit.Group(g, block) + first * kWordBytes,
+                       unit.row_bytes / kWordBytes);
+      }
+    }
+  }
+  if (pairs) return;
+  for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
+    const UnitPanel unit(units, u, a.count(), a.depth(), panels);
+    for (int64_t g = 0; g < unit.groups.count; ++g) {
+      for (int64_t r = 0; r < unit.groups.Size(g); ++r) {
+        FinishRow(depth, units.format.round_to_bf16,
+                  reinterpret_cast<float*>(unit.Group(g, block) +
+                                           r * unit.row_bytes));
+      }
+    }
+  }
+}
+
+// `a` is [rows, depth]: each row is read front to back.
+void PackRowPanels(const Factor& a, const PanelUnits& units, int64_t begin,
+                   int64_t end, std::byte* panels) {
+  for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
+    const UnitPanel unit(units, u, a.count(), a.depth(), panels);
+    for (int64_t g = 0; g < unit.groups.count; ++g) {
+      for (int64_t r = 0; r < unit.groups.Size(g); ++r) {
+        const float* row =
+            a.values.row(u * units.rows + unit.groups.Begin(g) + r);
+        for (int64_t block = begin; block < end; ++block) {
+          const int64_t k = block * kBlockInputs;
+          PackPanelRow(row + k, std::min(kBlockInputs, a.depth() - k),
+                       units.format, unit.Group(g, block) + r * unit.row_bytes);
+        }
+      }
+    }
+  }
+}
+
 // Columns of `block` [depth, columns] as tiles, the first at `out`.
 void PackColumns(MatrixView<const float> block, bool pairs,
                  int64_t record_bytes, std::byte* out) {
   const int64_t words = pairs ? CeilDiv(block.rows, 2) : block.rows;
-  uint32_t buffer[kTilesPerUnit * kTileWords];
+  const int64_t tiles = CeilDiv(block.cols, kTileWords);
+  alignas(64) uint32_t buffer[kTilesTogether * kTileWords] = {};
   for (int64_t i = 0; i < words; ++i) {
-    const WordRows row = ReadWords(block, pairs, i, 1, buffer);
-    for (int64_t j = 0; j < block.cols; j += kTileWords) {
-      const int64_t count = std::min(kTileWords, block.cols - j);
-      std::byte* step = out + j / kTileWords * record_bytes + i * kStepBytes;
-      std::memcpy(step, WordAt(row, 0, j), count * kWordBytes);
-      std::memset(step + count * kWordBytes, 0,
-                  (kTileWords - count) * kWordBytes);
+    CopyWords(block, pairs, i, buffer);
+    for (int64_t t = 0; t < tiles; ++t) {
+      std::memcpy(out + t * record_bytes + i * kStepBytes,
+                  buffer + t * kTileWords, kStepBytes);
     }
   }
 }
@@ -122,53 +179,44 @@ void PackRows(MatrixView<const float> rows, bool pairs, std::byte* out) {
 
 }  // namespace
 
-void PackPanelBlock(const Factor& a, const RowGroups& groups,
-                    PanelFormat format, int64_t block, std::byte* panel) {
-  const int64_t k = block * kBlockInputs;
-  const int64_t count = std::min(kBlockInputs, a.depth() - k);
-  const int64_t row_bytes = kBlockInputs * DTypeBlockBytes(format.dtype);
-  const PanelBlock out = {panel, row_bytes, BlocksFor(a.depth()) * row_bytes,
-                          block * row_bytes};
-  if (a.transposed) {
-    PackTransposedPanel(a.values.Rows(k, count), groups, format, out);
-    if (format.dtype == DType::kBF16) return;
+void PackPanels(const Factor& a, const PanelUnits& units, int64_t begin,
+                int64_t end, std::byte* panels) {
+  if (!a.transposed) return PackRowPanels(a, units, begin, end, panels);
+  for (int64_t block = begin; block < end; ++block) {
+    PackTransposedPanels(a, units, block, panels);
   }
-  for (int64_t g = 0; g < groups.count; ++g) {
-    std::byte* row = out.Group(groups, g);
-    for (int64_t r = 0; r < groups.Size(g); ++r, row += row_bytes) {
-      if (a.transposed) {
-        FinishRow(count, format.round_to_bf16, reinterpret_cast<float*>(row));
-      } else {
-        PackPanelRow(a.values.row(groups.Begin(g) + r) + k, count, format, row);
-      }
-    }
-  }
+}
+
+int64_t TileUnits(const Factor& b, const PackedLayout& layout) {
+  return b.transposed ? CeilDiv(layout.records(), kTilesTogether) *
+                            BlocksFor(layout.inputs)
+                      : layout.records();
 }
 
 void PackTileUnits(const Factor& b, const PackedLayout& layout, int64_t begin,
                    int64_t end, std::byte* tiles) {
   const bool pairs = layout.format == WeightFormat::kBF16;
   const int64_t blocks = BlocksFor(layout.inputs);
-  const int64_t record_bytes = layout.record_bytes();
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t first = unit / blocks * kTilesPerUnit;
-    const int64_t k = unit % blocks * kBlockInputs;
+  const auto pack = [&](int64_t tile, int64_t count, int64_t block) {
+    const int64_t k = block * kBlockInputs;
     const int64_t depth = std::min(kBlockInputs, layout.inputs - k);
-    const int64_t last = std::min(layout.records(), first + kTilesPerUnit);
+    const int64_t output = tile * kTileOutputs;
+    const Factor part = b.Slice(
+        output, std::min(layout.outputs - output, count * kTileOutputs));
     std::byte* out =
-        tiles + first * record_bytes + (pairs ? k / 2 : k) * kStepBytes;
-    const int64_t output = first * kTileOutputs;
-    const int64_t outputs =
-        std::min(layout.outputs, last * kTileOutputs) - output;
-    const Factor part = b.Slice(output, outputs);
+        tiles + tile * layout.record_bytes() + (pairs ? k / 2 : k) * kStepBytes;
     if (b.transposed) {
-      PackColumns(part.values.Rows(k, depth), pairs, record_bytes, out);
-      continue;
+      PackColumns(part.values.Rows(k, depth), pairs, layout.record_bytes(),
+                  out);
+    } else {
+      PackRows(part.values.Columns(k, depth), pairs, out);
     }
-    for (int64_t j = 0; j < outputs; j += kTileOutputs) {
-      const int64_t rows = std::min(kTileOutputs, outputs - j);
-      PackRows(part.values.Rows(j, rows).Columns(k, depth), pairs,
-               out + j / kTileOutputs * record_bytes);
+  };
+  for (int64_t unit = begin; unit < end; ++unit) {
+    if (b.transposed) {
+      pack(unit / blocks * kTilesTogether, kTilesTogether, unit % blocks);
+    } else {
+      for (int64_t block = 0; block < blocks; ++block) pack(unit, 1, block);
     }
   }
 }

@@ -15,18 +15,25 @@
 
 namespace nibble {
 
-// One block of 256 k of all of `a`, whose panel is of PanelBytes().
-// REQUIRES: a.count() == groups.rows <= kMaxPanelRows, groups of at most 16
-// rows, 0 <= block < BlocksFor(a.depth()).
-inline constexpr int64_t kMaxPanelRows = 512;
-void PackPanelBlock(const Factor& a, const RowGroups& groups,
-                    PanelFormat format, int64_t block, std::byte* panel);
+// A first factor's rows in units, each with a panel of its own.
+struct PanelUnits {
+  int64_t rows;      // of a unit, but for the last
+  int64_t max_rows;  // of a group, at most 16
+  int64_t bytes;     // from panel to panel
+  PanelFormat format;
+};
 
-// A unit is kTilesPerUnit tiles in one block of 256 k.
-inline constexpr int64_t kTilesPerUnit = 8;
-inline int64_t TileUnits(const PackedLayout& layout) {
-  return CeilDiv(layout.records(), kTilesPerUnit) * BlocksFor(layout.inputs);
-}
+// Rows that are packed together: columns of a transposed factor, which are read
+// in pieces of 2 KiB, long enough for hardware to fetch ahead.
+inline constexpr int64_t kPackedRows = 512;
+
+// All of `a` in blocks [begin, end) of 256 k. REQUIRES: a.count() <=
+// kPackedRows if transposed.
+void PackPanels(const Factor& a, const PanelUnits& units, int64_t begin,
+                int64_t end, std::byte* panels);
+
+// The second factor's tiles come in units too.
+int64_t TileUnits(const Factor& b, const PackedLayout& layout);
 
 // Units [begin, end) of `b` as `tiles` of `layout`, kF32 or kBF16.
 void PackTileUnits(const Factor& b, const PackedLayout& layout, int64_t begin,

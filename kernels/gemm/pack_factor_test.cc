@@ -32,7 +32,7 @@ TEST(BlockedProductTest, PartsGiveTheSameBitsAsTheWhole) {
     Sums sums;
     sums.floats = MatrixView<float>(whole.data(), kRows, kOutputs);
     BlockedProduct(kRows, layout, false).Run(rows, columns, sums, pool);
-    // One unit of rows and 8 tiles at a time.
+    // One unit of rows and 4 tiles at a time.
     sums.floats = MatrixView<float>(parts.data(), kRows, kOutputs);
     BlockedProduct(kRows, layout, false, {1, 1}).Run(rows, columns, sums, pool);
     EXPECT_EQ(parts, whole);
