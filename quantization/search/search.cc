@@ -45,7 +45,7 @@ bool Finite(const std::vector<Metric>& metrics) {
 }
 
 absl::Status CheckSearch(absl::Span<const Recipe> recipes,
-                         const SearchOptions& options) {
+                         const RecipeSearchOptions& options) {
   // Also NaN.
   if (!(options.tolerance > 0) || !std::isfinite(options.tolerance)) {
     return absl::InvalidArgumentError(
@@ -67,7 +67,7 @@ absl::Status CheckSearch(absl::Span<const Recipe> recipes,
 
 class Search {
  public:
-  Search(Evaluator& evaluator, const SearchOptions& options)
+  Search(Evaluator& evaluator, const RecipeSearchOptions& options)
       : evaluator_(evaluator), options_(options), start_(Now()) {}
 
   absl::StatusOr<SearchResult> Run(absl::Span<const Recipe> recipes);
@@ -107,7 +107,7 @@ class Search {
   }
 
   Evaluator& evaluator_;
-  const SearchOptions& options_;
+  const RecipeSearchOptions& options_;
   const absl::Time start_;
   SearchResult result_;
   std::optional<size_t> kept_;
@@ -373,7 +373,7 @@ std::string VerdictName(Verdict verdict) {
 
 absl::StatusOr<SearchResult> SearchRecipe(absl::Span<const Recipe> recipes,
                                           Evaluator& evaluator,
-                                          const SearchOptions& options) {
+                                          const RecipeSearchOptions& options) {
   const absl::Status status = CheckSearch(recipes, options);
   if (!status.ok()) return status;
   return Search(evaluator, options).Run(recipes);

@@ -1,7 +1,7 @@
 // The search for a recipe that loses no more than is tolerated.
 //
 //   std::vector<Recipe> recipes = RecipeLattice(LatticeOptions());
-//   SearchOptions options;
+//   RecipeSearchOptions options;
 //   options.tolerance = 0.01;
 //   absl::StatusOr<SearchResult> result =
 //       SearchRecipe(recipes, evaluator, options);
@@ -19,8 +19,8 @@
 //                      that failed.
 //
 // The first recipe within tolerance ends the search, unless time is given
-// (SearchOptions::time). Then an int8 output head is tried and kept if it is
-// within tolerance too. If no recipe is, the matrices of the best one are
+// (RecipeSearchOptions::time). Then an int8 output head is tried and kept if it
+// is within tolerance too. If no recipe is, the matrices of the best one are
 // raised to more bits, those first that harm most for their size; how many, is
 // found by doubling and bisection.
 #ifndef NIBBLE_QUANTIZATION_SEARCH_SEARCH_H_
@@ -102,7 +102,7 @@ struct SkippedRecipe {
   std::string reason;
 };
 
-struct SearchOptions {
+struct RecipeSearchOptions {
   double tolerance = 0.01;  // above 0
   ToleranceMode mode = ToleranceMode::kRelative;
   int trials = 100;  // at most, at least 1
@@ -138,7 +138,7 @@ struct SearchResult {
 // could be measured, the first one's error is returned. Cancelled ends it.
 absl::StatusOr<SearchResult> SearchRecipe(absl::Span<const Recipe> recipes,
                                           Evaluator& evaluator,
-                                          const SearchOptions& options);
+                                          const RecipeSearchOptions& options);
 
 }  // namespace nibble
 

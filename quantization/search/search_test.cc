@@ -4,12 +4,8 @@
 
 #include <cmath>
 #include <cstddef>
-#include <functional>
 #include <limits>
-#include <optional>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +18,7 @@
 #include "quantization/recipe/recipe.h"
 #include "quantization/recipe/recipe.pb.h"
 #include "quantization/search/cost.h"
+#include "quantization/search/fake_evaluator.h"
 #include "quantization/search/lattice.h"
 #include "quantization/search/tolerance.h"
 #include "testing/matchers.h"
@@ -52,70 +49,11 @@ std::vector<std::string> Names(absl::Span<const Recipe> recipes) {
   return names;
 }
 
-// What a model is worth.
-struct Outcome {
-  Outcome(double value = 0, std::optional<double> divergence = std::nullopt)
-      : metric(value), kl_divergence(divergence) {}
-
-  double metric;
-  std::optional<double> kl_divergence;
-  absl::Status quantize_error, measure_error;
-  absl::Duration takes = absl::ZeroDuration();
-};
-
-class FakeEvaluator : public Evaluator {
- public:
-  using Judge = std::function<Outcome(const Recipe&)>;
-
-  FakeEvaluator(Metric baseline, Judge judge)
-      : baseline_(std::move(baseline)), judge_(std::move(judge)) {}
-
-  absl::StatusOr<std::vector<Metric>> Baseline() override {
-    return std::vector<Metric>{baseline_};
-  }
-
-  absl::StatusOr<QuantizedTrial> Quantize(size_t trial,
-                                          const Recipe& recipe) override {
-    EXPECT_EQ(trial, recipes.size());
-    recipes.push_back(recipe);
-    kept.insert(trial);
-    const Outcome outcome = judge_(recipe);
-    clock += outcome.takes;
-    if (!outcome.quantize_error.ok()) return outcome.quantize_error;
-    QuantizedTrial model;
-    model.kl_divergence = outcome.kl_divergence;
-    model.damage = damage;
-    return model;
-  }
-
-  absl::StatusOr<std::vector<Metric>> Measure(size_t trial) override {
-    EXPECT_EQ(kept.count(trial), 1u);
-    ++measured;
-    const Outcome outcome = judge_(recipes[trial]);
-    if (!outcome.measure_error.ok()) return outcome.measure_error;
-    Metric metric = baseline_;
-    metric.value = outcome.metric;
-    return std::vector<Metric>{metric};
-  }
-
-  void Discard(size_t trial) override { EXPECT_EQ(kept.erase(trial), 1u); }
-
-  std::vector<MatrixDamage> damage;
-  std::vector<Recipe> recipes;  // of all trials
-  std::set<size_t> kept;
-  int measured = 0;
-  absl::Time clock = absl::UnixEpoch();
-
- private:
-  const Metric baseline_;
-  const Judge judge_;
-};
-
 const Metric kPerplexity = {"perplexity", 10, /*higher_is_better=*/false};
 const Metric kAccuracy = {"accuracy", 0.5, /*higher_is_better=*/true};
 
-SearchOptions Options() {
-  SearchOptions options;
+RecipeSearchOptions Options() {
+  RecipeSearchOptions options;
   options.try_int8_head = false;
   return options;
 }
@@ -155,7 +93,7 @@ TEST(Search, KnowsWhichDirectionIsWorse) {
                           ToleranceMode mode) {
     FakeEvaluator evaluator(baseline,
                             [&](const Recipe&) { return Outcome{value}; });
-    SearchOptions options = Options();
+    RecipeSearchOptions options = Options();
     options.trials = 1;
     options.mode = mode;
     auto result = SearchRecipe(Lattice(), evaluator, options);
@@ -189,7 +127,7 @@ TEST(Search, NaNFailsAndIsNeverChosenOverANumber) {
                      : second ? worse
                               : std::numeric_limits<double>::infinity()};
     });
-    SearchOptions options = Options();
+    RecipeSearchOptions options = Options();
     options.trials = 4;
     NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                                 SearchRecipe(Lattice(), evaluator, options));
@@ -214,20 +152,20 @@ TEST(Search, RefusesOptionsThatMeanNothing) {
                           [](const Recipe&) { return Outcome{10}; });
   for (const double tolerance :
        {0.0, -0.01, kNaN, std::numeric_limits<double>::infinity()}) {
-    SearchOptions options;
+    RecipeSearchOptions options;
     options.tolerance = tolerance;
     EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
                 StatusIs(kInvalid, HasSubstr("tolerance: is")));
   }
-  SearchOptions options;
+  RecipeSearchOptions options;
   options.trials = 0;
   EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
               StatusIs(kInvalid, HasSubstr("trials: is 0")));
-  options = SearchOptions();
+  options = RecipeSearchOptions();
   options.time = -absl::Hours(1);
   EXPECT_THAT(SearchRecipe(Lattice(), evaluator, options),
               StatusIs(kInvalid, HasSubstr("time: ")));
-  EXPECT_THAT(SearchRecipe({}, evaluator, SearchOptions()),
+  EXPECT_THAT(SearchRecipe({}, evaluator, RecipeSearchOptions()),
               StatusIs(kInvalid, HasSubstr("no recipe to try")));
   EXPECT_THAT(evaluator.recipes, IsEmpty());
 }
@@ -281,7 +219,7 @@ TEST(Search, TriesNoMoreThanItsTrials) {
     return Outcome{12 - 0.1 * RecipePasses(recipe)};
   });
   evaluator.damage = {{"layers.0.up.weight", 1, 64}};
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.trials = 5;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(Lattice(), evaluator, options));
@@ -300,7 +238,7 @@ TEST(Search, DoesNotMeasureWhatDivergesMoreThanAFailure) {
     const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
     return Outcome{11, first ? 0.10 : 0.12};
   });
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.trials = 3;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(Lattice(), evaluator, options));
@@ -353,7 +291,7 @@ TEST(Search, SpendsGivenTimeOnRecipesAsSmall) {
     const std::string method = MethodName(recipe);
     return Outcome{10, method == "rtn" ? 0.03 : method == "gptq" ? 0.02 : 0.01};
   });
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.time = absl::Hours(1);
   options.now = [&] { return evaluator.clock; };
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
@@ -372,7 +310,7 @@ TEST(Search, BeginsNothingWhenTheTimeIsUp) {
     outcome.takes = absl::Minutes(25);
     return outcome;
   });
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.time = absl::Hours(1);
   options.now = [&] { return evaluator.clock; };
   const std::vector<Recipe> recipes(5, Parse("rounding: NEAREST"));
@@ -388,7 +326,7 @@ TEST(Search, SkipsWhatWouldNotEndInTime) {
     outcome.takes = absl::Minutes(10) * RecipePasses(recipe);
     return outcome;
   });
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.time = absl::Hours(2);
   options.now = [&] { return evaluator.clock; };
   const std::vector<Recipe> recipes = {Parse("rounding: GPTQ"),
@@ -414,7 +352,7 @@ TEST(Search, KeepsAnInt8HeadWithinTolerance) {
   FakeEvaluator evaluator = HeadEvaluator(10.06);
   NIBBLE_ASSERT_OK_AND_ASSIGN(
       const SearchResult result,
-      SearchRecipe(Lattice(), evaluator, SearchOptions()));
+      SearchRecipe(Lattice(), evaluator, RecipeSearchOptions()));
   ASSERT_EQ(result.trials.size(), 2u);
   EXPECT_EQ(result.chosen, 1u);
   EXPECT_EQ(result.trials[1].recipe.head_bits(), 8);
@@ -425,7 +363,7 @@ TEST(Search, GoesBackToAFloatHeadWhereInt8LosesTooMuch) {
   FakeEvaluator evaluator = HeadEvaluator(10.2);
   NIBBLE_ASSERT_OK_AND_ASSIGN(
       const SearchResult result,
-      SearchRecipe(Lattice(), evaluator, SearchOptions()));
+      SearchRecipe(Lattice(), evaluator, RecipeSearchOptions()));
   ASSERT_EQ(result.trials.size(), 2u);
   EXPECT_EQ(result.chosen, 0u);
   EXPECT_TRUE(result.within_tolerance);
@@ -434,7 +372,7 @@ TEST(Search, GoesBackToAFloatHeadWhereInt8LosesTooMuch) {
 
 TEST(Search, TriesNoHeadBeyondItsTrials) {
   FakeEvaluator evaluator = HeadEvaluator(10.06);
-  SearchOptions options;
+  RecipeSearchOptions options;
   options.trials = 1;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(Lattice(), evaluator, options));
@@ -478,7 +416,7 @@ TEST(Search, RaisesTheMostDamagedMatrices) {
 TEST(Search, RaisesAllBeforeItGivesUp) {
   FakeEvaluator evaluator = DamagedEvaluator(100);
   const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.raised_bits = 16;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(recipes, evaluator, options));
@@ -493,7 +431,7 @@ TEST(Search, RaisesAllBeforeItGivesUp) {
 TEST(Search, RaisesNothingBeyondItsTrials) {
   FakeEvaluator evaluator = DamagedEvaluator(60);
   const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  SearchOptions options = Options();
+  RecipeSearchOptions options = Options();
   options.trials = 3;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(recipes, evaluator, options));
