@@ -24,7 +24,6 @@
 #include "quantization/block/attention_gradient.h"
 #include "quantization/block/block_steps.h"
 #include "quantization/block/grow_matrix.h"
-#include "quantization/block/packed_linear.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 
@@ -40,19 +39,22 @@ class FastSteps : public BlockSteps<float> {
 
   void SetLinear(LinearId id, In weight, bool gradients,
                  ThreadPool& pool) override {
-    linear(id).Set(weight, shape_.precision, gradients, pool);
+    Linear& linear = linears_[static_cast<size_t>(id)];
+    linear.forward.Pack(GemmForm::kNT, weight, shape_.precision, pool);
+    if (!gradients) return;
+    linear.backward.Pack(GemmForm::kNN, weight, shape_.precision, pool);
   }
 
   void Product(LinearId id, In x, Vector bias, bool accumulate, Out y,
                ThreadPool& pool) override {
     MatMulOptions options = Options(bias);
     options.accumulate = accumulate;
-    MatMul(x, linear(id).matrix(), options, y, pool);
+    MatMul(x, Matrix(id), options, y, pool);
   }
 
   void Inner(In x, Vector bias, Out up, Out inner, ThreadPool& pool) override {
     MatMulOptions options = Options(bias);
-    const PackedMatrix& matrix = linear(LinearId::kUp).matrix();
+    const PackedMatrix matrix = Matrix(LinearId::kUp);
     if (up.data == nullptr) {
       if (c_.gated) options.gated = c_.activation;
       MatMul(x, matrix, options, inner, pool);
@@ -71,9 +73,8 @@ class FastSteps : public BlockSteps<float> {
 
   void InputGradient(LinearId id, In dy, bool accumulate, Out dx,
                      ThreadPool& pool) override {
-    MatMulOptions options = Options({});
-    options.accumulate = accumulate;
-    MatMul(dy, linear(id).transpose(), options, dx, pool);
+    GemmPacked(dy, linears_[static_cast<size_t>(id)].backward, accumulate, dx,
+               pool);
   }
 
   void WeightGradient(In dy, In x, bool accumulate, Out dw,
@@ -171,8 +172,14 @@ class FastSteps : public BlockSteps<float> {
   }
 
  private:
-  PackedLinear& linear(LinearId id) {
-    return linears_[static_cast<size_t>(id)];
+  struct Linear {
+    GemmOperand forward;   // y = x w^T
+    GemmOperand backward;  // dx = dy w
+  };
+
+  PackedMatrix Matrix(LinearId id) const {
+    const GemmOperand& packed = linears_[static_cast<size_t>(id)].forward;
+    return PackedMatrix::View(packed.layout(), packed.data());
   }
 
   NormOptions norm_options() const {
@@ -255,7 +262,7 @@ class FastSteps : public BlockSteps<float> {
   const BlockShape& shape_;
   const DecoderConfig& c_;
   std::vector<float> back_sines_;  // of the rotation back
-  std::array<PackedLinear, kLinearCount> linears_;
+  std::array<Linear, kLinearCount> linears_;
   AlignedBuffer pages_;                // [sequences, 2] pages
   std::vector<std::byte*> page_list_;  // into pages_
   AttentionGradient attention_gradient_;
