@@ -15,8 +15,10 @@ namespace {
 // take 240 KiB) stay in L2 while tiles pass over them.
 constexpr int64_t kGroupsPerUnit = 20;
 // Of a product's upper half: rectangles that the diagonal cuts are computed
-// whole. With 5 groups of 12 rows that costs a tenth at 576 columns.
-constexpr int64_t kLeastGroupsPerUpperUnit = 5;
+// whole, from the tile in which it enters on. 48 rows, whole groups of 6, 12
+// and 16 and three tiles, add a twelfth to the half of 576 columns.
+constexpr int64_t kUpperUnitRows = 48;
+constexpr int64_t kColumnsPerUpperUnit = 768;
 
 // Tiles that pass over a unit's block of K together, and whose totals (60 KiB
 // of 240 rows) stay in L2.
@@ -27,9 +29,9 @@ constexpr int64_t kPrefetchedRows = 4;
 int64_t RoundUpToLine(int64_t n) { return CeilDiv(n, kStepBytes) * kStepBytes; }
 
 int64_t RowsPerUnit(const MatMulKernel& kernel, int64_t m, bool upper) {
-  int64_t groups = kGroupsPerUnit;
-  if (upper) groups = std::clamp(m / 256, kLeastGroupsPerUpperUnit, groups);
-  return std::min(m, groups * kernel.max_rows);
+  if (!upper) return std::min(m, kGroupsPerUnit * kernel.max_rows);
+  return std::min(
+      m, kUpperUnitRows * std::clamp<int64_t>(m / kColumnsPerUpperUnit, 1, 5));
 }
 
 }  // namespace
@@ -112,7 +114,8 @@ PanelUnits BlockedProduct::Units() const {
 }
 
 void BlockedProduct::PackRowUnits(const Factor& a, int64_t first, int64_t count,
-                                  std::byte* panels, ThreadPool& pool) const {
+                                  std::byte* panels, std::byte* tiles,
+                                  ThreadPool& pool) const {
   // Of a transposed factor, some columns in one block of K; else some rows.
   const int64_t together =
       std::clamp<int64_t>(kPackedRows / rows_per_unit_, 1, count);
@@ -127,10 +130,16 @@ void BlockedProduct::PackRowUnits(const Factor& a, int64_t first, int64_t count,
           const int64_t row = (first + unit) * rows_per_unit_;
           const int64_t last =
               (first + std::min(count, unit + together)) * rows_per_unit_;
-          PackPanels(a.Slice(row, std::min(m_, last) - row), Units(),
-                     i % parts * blocks_together,
-                     (i % parts + 1) * blocks_together,
-                     panels + unit * UnitPanelBytes());
+          const Factor part = a.Slice(row, std::min(m_, last) - row);
+          const int64_t block = i % parts * blocks_together;
+          std::byte* const out = panels + unit * UnitPanelBytes();
+          if (tiles == nullptr) {
+            PackPanels(part, Units(), block, block + blocks_together, out);
+          } else {
+            PackPanelsAndTiles(
+                part, Units(), layout_, block, out,
+                tiles + row / kTileOutputs * layout_.record_bytes());
+          }
         }
       });
 }
@@ -155,13 +164,16 @@ void BlockedProduct::Multiply(const Part& part, int64_t unit,
   const bool direct = SumsMayStandIn(c);
   std::byte* const scratch =
       memory + rows_per_unit_ * own_totals.stride * sizeof(float);
-  for (int64_t tile = first; tile < end; tile += kTilesPerCall) {
+  // The tile in which the diagonal enters.
+  const int64_t diagonal =
+      upper_ ? std::max<int64_t>(row - part.first_output, 0) / kTileOutputs : 0;
+  for (int64_t tile = std::max(first, diagonal); tile < end;
+       tile += kTilesPerCall) {
     const int64_t last = std::min(end, tile + kTilesPerCall);
     const int64_t output = tile * kTileOutputs;
     const int64_t outputs =
         std::min(part.layout.outputs, last * kTileOutputs) - output;
     const int64_t col = part.first_output + output;
-    if (upper_ && col + outputs <= row) continue;
     const Totals totals =
         direct ? Totals{c.floats.row(row) + col, c.floats.stride} : own_totals;
     kernel_.multiply(product, tile, last, totals, scratch);
@@ -169,30 +181,43 @@ void BlockedProduct::Multiply(const Part& part, int64_t unit,
   }
 }
 
+void BlockedProduct::MultiplyUnits(const Part& part, int64_t first,
+                                   int64_t count, const Sums& c,
+                                   std::byte* panels, ThreadPool& pool) const {
+  const int64_t records = part.layout.records();
+  const int64_t calls = CeilDiv(records, kTilesPerCall);
+  std::byte* const thread_memory = panels + UnitsAtOnce() * UnitPanelBytes();
+  pool.ParallelForStealing(
+      count * calls, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t tile = i % calls * kTilesPerCall;
+          Multiply(part, first + i / calls,
+                   panels + i / calls * UnitPanelBytes(), tile,
+                   std::min(records, tile + kTilesPerCall), c,
+                   thread_memory + thread * ThreadBytes());
+        }
+      });
+}
+
 void BlockedProduct::RunPart(const Factor& a, const Part& part, const Sums& c,
                              std::byte* memory, ThreadPool& pool) const {
-  const int64_t panel_bytes = UnitPanelBytes();
-  const int64_t calls = CeilDiv(part.layout.records(), kTilesPerCall);
-  const int64_t at_once = UnitsAtOnce();
-  std::byte* const thread_memory = memory + at_once * panel_bytes;
   // Rows below the part's last column are in its upper half.
   const int64_t rows =
       upper_ ? std::min(m_, part.first_output + part.layout.outputs) : m_;
   const int64_t units = CeilDiv(rows, rows_per_unit_);
-  for (int64_t first = 0; first < units; first += at_once) {
-    const int64_t count = std::min(at_once, units - first);
-    PackRowUnits(a, first, count, memory, pool);
-    pool.ParallelForStealing(
-        count * calls, 1, [&](int64_t begin, int64_t end, int thread) {
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t tile = i % calls * kTilesPerCall;
-            Multiply(part, first + i / calls, memory + i / calls * panel_bytes,
-                     tile,
-                     std::min(part.layout.records(), tile + kTilesPerCall), c,
-                     thread_memory + thread * ThreadBytes());
-          }
-        });
+  for (int64_t first = 0; first < units; first += UnitsAtOnce()) {
+    const int64_t count = std::min(UnitsAtOnce(), units - first);
+    PackRowUnits(a, first, count, memory, nullptr, pool);
+    MultiplyUnits(part, first, count, c, memory, pool);
   }
+}
+
+void BlockedProduct::PackTiles(const Factor& b, const PackedLayout& layout,
+                               std::byte* tiles, ThreadPool& pool) const {
+  pool.ParallelForStealing(TileUnits(b, layout), 1,
+                           [&](int64_t begin, int64_t end, int) {
+                             PackTileUnits(b, layout, begin, end, tiles);
+                           });
 }
 
 void BlockedProduct::Run(const Factor& a, const Factor& b, const Sums& c,
@@ -202,16 +227,20 @@ void BlockedProduct::Run(const Factor& a, const Factor& b, const Sums& c,
   std::byte* const tiles = pool.Scratch(
       static_cast<size_t>(tile_bytes + UnitsAtOnce() * UnitPanelBytes() +
                           pool.threads() * ThreadBytes()));
+  std::byte* const memory = tiles + tile_bytes;
+  const bool same_words = (format_.dtype == DType::kBF16) ==
+                          (layout_.format == WeightFormat::kBF16);
+  if (upper_ && same_words && at_once == layout_.outputs &&
+      UnitsAtOnce() == units_) {
+    PackRowUnits(a, 0, units_, memory, tiles, pool);
+    MultiplyUnits({layout_, 0, tiles}, 0, units_, c, memory, pool);
+    return;
+  }
   for (int64_t first = 0; first < layout_.outputs; first += at_once) {
     const Part part = {LayoutOf(std::min(at_once, layout_.outputs - first)),
                        first, tiles};
-    const Factor columns = b.Slice(first, part.layout.outputs);
-    pool.ParallelForStealing(TileUnits(columns, part.layout), 1,
-                             [&](int64_t begin, int64_t end, int) {
-                               PackTileUnits(columns, part.layout, begin, end,
-                                             tiles);
-                             });
-    RunPart(a, part, c, tiles + tile_bytes, pool);
+    PackTiles(b.Slice(first, part.layout.outputs), part.layout, tiles, pool);
+    RunPart(a, part, c, memory, pool);
   }
 }
 

@@ -44,7 +44,7 @@ class BlockedProduct {
   BlockedProduct(int64_t m, const PackedLayout& layout, bool upper,
                  const PackingLimits& limits = {});
 
-  // Packs both, a part at a time.
+  // Packs both, a part at a time; with `upper`, both are one factor.
   void Run(const Factor& a, const Factor& b, const Sums& c,
            ThreadPool& pool) const;
   // `tiles` hold the second factor.
@@ -74,8 +74,15 @@ class BlockedProduct {
   // Units of rows whose panels are packed at a time.
   int64_t UnitsAtOnce() const;
   PanelUnits Units() const;
+  // Panels of units [first, first + count), and with them `tiles` of the same
+  // factor unless null.
   void PackRowUnits(const Factor& a, int64_t first, int64_t count,
-                    std::byte* panels, ThreadPool& pool) const;
+                    std::byte* panels, std::byte* tiles,
+                    ThreadPool& pool) const;
+  void PackTiles(const Factor& b, const PackedLayout& layout, std::byte* tiles,
+                 ThreadPool& pool) const;
+  void MultiplyUnits(const Part& part, int64_t first, int64_t count,
+                     const Sums& c, std::byte* panels, ThreadPool& pool) const;
   // True if kernels may write to c itself: whole tiles, each written once. With
   // more blocks of K its rows, which may fight over a cache set, would have to
   // stay in L2.

@@ -77,20 +77,55 @@ int64_t UnitsOf(const Factor& a, const PanelUnits& units) {
   return CeilDiv(a.count(), units.rows);
 }
 
-// What a transposition leaves to do with one row of f32.
-void FinishRow(int64_t count, bool round, float* values) {
-  if (round) {
-    BF16 rounded[kBlockInputs];
-    const absl::Span<BF16> span(rounded, static_cast<size_t>(count));
-    F32ToBF16(absl::MakeConstSpan(values, span.size()), span);
-    BF16ToF32(span, absl::MakeSpan(values, span.size()));
+// What a transposition leaves to do with rows of f32: rounding, and a zero
+// behind an odd count.
+void FinishRows(const Factor& a, const PanelUnits& units, int64_t block,
+                int64_t depth, std::byte* panels) {
+  if (!units.format.round_to_bf16 && depth % 2 == 0) return;
+  const size_t size = static_cast<size_t>(depth);
+  BF16 rounded[kBlockInputs];
+  for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
+    const UnitPanel unit(units, u, a.count(), a.depth(), panels);
+    for (int64_t g = 0; g < unit.groups.count; ++g) {
+      std::byte* row = unit.Group(g, block);
+      for (int64_t r = 0; r < unit.groups.Size(g); ++r, row += unit.row_bytes) {
+        float* const values = reinterpret_cast<float*>(row);
+        if (units.format.round_to_bf16) {
+          F32ToBF16(absl::MakeConstSpan(values, size),
+                    absl::MakeSpan(rounded, size));
+          BF16ToF32(absl::MakeConstSpan(rounded, size),
+                    absl::MakeSpan(values, size));
+        }
+        if (depth % 2 != 0) values[depth] = 0.0f;
+      }
+    }
   }
-  if (count % 2 != 0) values[count] = 0.0f;
 }
 
-// One block of K of `a`, [depth, rows].
+// Rows of words, [count, columns], become steps of tiles: tile by tile, each of
+// whose steps lie together.
+void StoreSteps(const uint32_t* words, int64_t count, int64_t columns,
+                int64_t record_bytes, std::byte* out) {
+  for (int64_t j = 0; j < columns; j += kTileWords, out += record_bytes) {
+    const int64_t filled = std::min(kTileWords, columns - j) * kWordBytes;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t* in = words + i * columns + j;
+      std::byte* step = out + i * kStepBytes;
+      if (filled == kStepBytes) {
+        std::memcpy(step, in, kStepBytes);
+      } else {
+        std::memcpy(step, in, filled);
+        std::memset(step + filled, 0, kStepBytes - filled);
+      }
+    }
+  }
+}
+
+// One block of K of `a` [depth, rows]; `tiles` as PackPanelsAndTiles has them,
+// or null.
 void PackTransposedPanels(const Factor& a, const PanelUnits& units,
-                          int64_t block, std::byte* panels) {
+                          int64_t block, std::byte* panels,
+                          int64_t record_bytes, std::byte* tiles) {
   const int64_t k = block * kBlockInputs;
   const int64_t depth = std::min(kBlockInputs, a.depth() - k);
   const MatrixView<const float> values = a.values.Rows(k, depth);
@@ -102,6 +137,11 @@ void PackTransposedPanels(const Factor& a, const PanelUnits& units,
     for (int64_t i = 0; i < count; ++i) {
       CopyWords(values, pairs, first + i, buffer + i * values.cols);
     }
+    if (tiles != nullptr) {
+      const int64_t step = (pairs ? k / 2 : k) + first;
+      StoreSteps(buffer, count, values.cols, record_bytes,
+                 tiles + step * kStepBytes);
+    }
     for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
       const UnitPanel unit(units, u, a.count(), a.depth(), panels);
       for (int64_t g = 0; g < unit.groups.count; ++g) {
@@ -112,17 +152,7 @@ void PackTransposedPanels(const Factor& a, const PanelUnits& units,
       }
     }
   }
-  if (pairs) return;
-  for (int64_t u = 0; u < UnitsOf(a, units); ++u) {
-    const UnitPanel unit(units, u, a.count(), a.depth(), panels);
-    for (int64_t g = 0; g < unit.groups.count; ++g) {
-      for (int64_t r = 0; r < unit.groups.Size(g); ++r) {
-        FinishRow(depth, units.format.round_to_bf16,
-                  reinterpret_cast<float*>(unit.Group(g, block) +
-                                           r * unit.row_bytes));
-      }
-    }
-  }
+  if (!pairs) FinishRows(a, units, block, depth, panels);
 }
 
 // `a` is [rows, depth]: each row is read front to back.
@@ -148,14 +178,14 @@ void PackRowPanels(const Factor& a, const PanelUnits& units, int64_t begin,
 void PackColumns(MatrixView<const float> block, bool pairs,
                  int64_t record_bytes, std::byte* out) {
   const int64_t words = pairs ? CeilDiv(block.rows, 2) : block.rows;
-  const int64_t tiles = CeilDiv(block.cols, kTileWords);
-  alignas(64) uint32_t buffer[kTilesTogether * kTileWords] = {};
-  for (int64_t i = 0; i < words; ++i) {
-    CopyWords(block, pairs, i, buffer);
-    for (int64_t t = 0; t < tiles; ++t) {
-      std::memcpy(out + t * record_bytes + i * kStepBytes,
-                  buffer + t * kTileWords, kStepBytes);
+  alignas(64) uint32_t buffer[kWordRows * kTilesTogether * kTileWords];
+  for (int64_t first = 0; first < words; first += kWordRows) {
+    const int64_t count = std::min(kWordRows, words - first);
+    for (int64_t i = 0; i < count; ++i) {
+      CopyWords(block, pairs, first + i, buffer + i * block.cols);
     }
+    StoreSteps(buffer, count, block.cols, record_bytes,
+               out + first * kStepBytes);
   }
 }
 
@@ -183,8 +213,14 @@ void PackPanels(const Factor& a, const PanelUnits& units, int64_t begin,
                 int64_t end, std::byte* panels) {
   if (!a.transposed) return PackRowPanels(a, units, begin, end, panels);
   for (int64_t block = begin; block < end; ++block) {
-    PackTransposedPanels(a, units, block, panels);
+    PackTransposedPanels(a, units, block, panels, 0, nullptr);
   }
+}
+
+void PackPanelsAndTiles(const Factor& x, const PanelUnits& units,
+                        const PackedLayout& layout, int64_t block,
+                        std::byte* panels, std::byte* tiles) {
+  PackTransposedPanels(x, units, block, panels, layout.record_bytes(), tiles);
 }
 
 int64_t TileUnits(const Factor& b, const PackedLayout& layout) {

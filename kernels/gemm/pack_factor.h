@@ -32,6 +32,14 @@ inline constexpr int64_t kPackedRows = 512;
 void PackPanels(const Factor& a, const PanelUnits& units, int64_t begin,
                 int64_t end, std::byte* panels);
 
+// The same of both factors of x^T x, from one pass over x [depth, rows] and, in
+// bf16, one rounding. `tiles` of `layout` begin with x's first column.
+// REQUIRES: x.count() <= kPackedRows, and a multiple of 16 but for the last
+// columns of the layout; the panel's format is the layout's.
+void PackPanelsAndTiles(const Factor& x, const PanelUnits& units,
+                        const PackedLayout& layout, int64_t block,
+                        std::byte* panels, std::byte* tiles);
+
 // The second factor's tiles come in units too.
 int64_t TileUnits(const Factor& b, const PackedLayout& layout);
 

@@ -48,19 +48,20 @@ bool FactorBlock(MatrixView<double> d) {
   return true;
 }
 
-// InvertUpper of one block.
+// InvertUpper of one block, row by row from the last: r_ii u_i = e_i - sum_k>i
+// r_ik u_k.
 void InvertBlock(MatrixView<double> r) {
-  double column[kBlock];
-  for (int64_t j = 0; j < r.cols; ++j) {
-    for (int64_t k = 0; k < j; ++k) column[k] = r.row(k)[j];
-    const double scale = 1 / r.row(j)[j];
-    r.row(j)[j] = scale;
-    for (int64_t i = 0; i < j; ++i) {
-      const double* row = r.row(i);
-      double sum = 0;
-      for (int64_t k = i; k < j; ++k) sum += row[k] * column[k];
-      r.row(i)[j] = -sum * scale;
+  double sums[kBlock];
+  for (int64_t i = r.rows - 1; i >= 0; --i) {
+    double* const row = r.row(i);
+    const double scale = 1 / row[i];
+    std::fill(sums + i, sums + r.cols, 0.0);
+    for (int64_t k = i + 1; k < r.cols; ++k) {
+      const double* other = r.row(k);
+      for (int64_t j = k; j < r.cols; ++j) sums[j] += row[k] * other[j];
     }
+    row[i] = scale;
+    for (int64_t j = i + 1; j < r.cols; ++j) row[j] = -sums[j] * scale;
   }
 }
 
