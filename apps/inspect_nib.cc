@@ -40,6 +40,7 @@ Json QuantizationOf(const QuantizationRecord& record) {
                          {"reason", other.reason()}});
   }
   json["overrides"] = std::move(overrides);
+  if (record.has_recipe()) json["recipe"] = record.recipe();
   return json;
 }
 

@@ -69,6 +69,8 @@ QuantizationRecord RecordOf(const Checkpoint& checkpoint,
   record.set_source(
       absl::StrCat(NameOf(checkpoint.path), " (", checkpoint.format, ")"));
   record.set_program_version(options.program_version);
+  if (!options.method.empty()) record.set_method(options.method);
+  if (!options.recipe.empty()) record.set_recipe(options.recipe);
   return record;
 }
 

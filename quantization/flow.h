@@ -37,6 +37,10 @@ struct QuantizationOptions {
   // them; `rounding` and `keep_float` are not read then. The file gives the
   // logits of the checkpoint, bit for bit.
   bool keep_codes = false;
+  // With `keep_codes`: where the codes come from, for the file's record; empty:
+  // what the checkpoint says. "gptq int4 g128 zeros", and a recipe as text.
+  std::string method;
+  std::string recipe;
   // RE2 pattern, searched for in the matrices' .nib names; empty: none is kept.
   std::string keep_float = kDefaultKeepFloat;
   // For the file's record.

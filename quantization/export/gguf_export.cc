@@ -288,7 +288,22 @@ absl::StatusOr<QuantizationReport> ExportGguf(
   if (!checkpoint.ok()) return checkpoint.status();
   status = CheckSource(*checkpoint, options.keep_codes);
   if (!status.ok()) return status;
-  GgufExport work(*checkpoint, options, pool, progress);
+  absl::StatusOr<QuantizationReport> report =
+      ExportOpenGguf(*checkpoint, out_path, options, pool, progress);
+  if (report.ok()) {
+    report->seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  }
+  return report;
+}
+
+absl::StatusOr<QuantizationReport> ExportOpenGguf(
+    const Checkpoint& checkpoint, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress) {
+  const absl::Time start = absl::Now();
+  absl::Status status = CheckGgufRounding(options);
+  if (!status.ok()) return status;
+  GgufExport work(checkpoint, options, pool, progress);
   status = work.Plan();
   if (!status.ok()) return status;
   absl::StatusOr<QuantizationReport> report = work.Write(out_path);

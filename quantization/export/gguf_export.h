@@ -33,6 +33,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
+#include "models/checkpoint.h"
 #include "quantization/flow.h"
 
 namespace nibble {
@@ -41,6 +42,12 @@ namespace nibble {
 // A kill leaves what was there (tensor/io/atomic_file.h).
 absl::StatusOr<QuantizationReport> ExportGguf(
     const std::string& model_path, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress);
+
+// The same of a checkpoint that is open, also with codes of a method's own.
+absl::StatusOr<QuantizationReport> ExportOpenGguf(
+    const Checkpoint& checkpoint, const std::string& out_path,
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress);
 

@@ -91,9 +91,8 @@ class GptqExport {
       }
     }
     for (Item& item : items_) {
-      GptqForm form = item.matrix->form();
       const absl::string_view base = absl::StripSuffix(item.tensor, ".weight");
-      item.written = GptqTensors(std::string(base), form);
+      item.written = GptqTensors(std::string(base), item.matrix->form());
     }
     for (const std::string& name : tensors_.names()) {
       if (planned_.contains(name) ||
@@ -121,6 +120,7 @@ class GptqExport {
     if (!status.ok()) return status;
     report_.relative_error =
         loss_.signal > 0 ? std::sqrt(loss_.error / loss_.signal) : 0.0;
+    report_.seconds = absl::ToDoubleSeconds(absl::Now() - start_);
     return std::move(report_);
   }
 
@@ -338,6 +338,7 @@ class GptqExport {
   const QuantizationOptions& options_;
   const QuantizationProgress& progress_;
   ThreadPool& pool_;
+  const absl::Time start_ = absl::Now();
   GptqSettings settings_;
   DType dtype_ = DType::kF16;  // of the embedding as written
   absl::flat_hash_set<std::string> planned_;
@@ -368,30 +369,33 @@ absl::Status CheckRequest(const Checkpoint& checkpoint,
 
 }  // namespace
 
-absl::StatusOr<QuantizationReport> ExportGptqInShards(
-    const std::string& model_path, const std::string& out_path,
+absl::StatusOr<QuantizationReport> ExportOpenGptqInShards(
+    const Checkpoint& checkpoint, const std::string& out_path,
     const QuantizationOptions& options, int64_t shard_bytes, ThreadPool& pool,
     const QuantizationProgress& progress) {
-  const absl::Time start = absl::Now();
-  const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(model_path);
-  if (!checkpoint.ok()) return checkpoint.status();
-  absl::Status status = CheckRequest(*checkpoint, options);
+  absl::Status status = CheckRequest(checkpoint, options);
   if (!status.ok()) return status;
-  GptqExport work(*checkpoint, options, pool, progress);
+  GptqExport work(checkpoint, options, pool, progress);
   status = work.Plan();
   if (!status.ok()) return status;
-  absl::StatusOr<QuantizationReport> report = work.Write(out_path, shard_bytes);
-  if (!report.ok()) return report.status();
-  report->seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  return report;
+  return work.Write(out_path, shard_bytes);
+}
+
+absl::StatusOr<QuantizationReport> ExportOpenGptq(
+    const Checkpoint& checkpoint, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress) {
+  return ExportOpenGptqInShards(checkpoint, out_path, options, kShardBytes,
+                                pool, progress);
 }
 
 absl::StatusOr<QuantizationReport> ExportGptq(
     const std::string& model_path, const std::string& out_path,
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress) {
-  return ExportGptqInShards(model_path, out_path, options, kShardBytes, pool,
-                            progress);
+  const absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(model_path);
+  if (!checkpoint.ok()) return checkpoint.status();
+  return ExportOpenGptq(*checkpoint, out_path, options, pool, progress);
 }
 
 }  // namespace nibble

@@ -27,6 +27,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
+#include "models/checkpoint.h"
 #include "quantization/flow.h"
 
 namespace nibble {
@@ -44,9 +45,15 @@ absl::StatusOr<QuantizationReport> ExportGptq(
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress);
 
+// The same of a checkpoint that is open, also with codes of a method's own.
+absl::StatusOr<QuantizationReport> ExportOpenGptq(
+    const Checkpoint& checkpoint, const std::string& out_path,
+    const QuantizationOptions& options, ThreadPool& pool,
+    const QuantizationProgress& progress);
+
 // The same with another size of files, for tests.
-absl::StatusOr<QuantizationReport> ExportGptqInShards(
-    const std::string& model_path, const std::string& out_path,
+absl::StatusOr<QuantizationReport> ExportOpenGptqInShards(
+    const Checkpoint& checkpoint, const std::string& out_path,
     const QuantizationOptions& options, int64_t shard_bytes, ThreadPool& pool,
     const QuantizationProgress& progress);
 

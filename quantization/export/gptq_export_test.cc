@@ -190,7 +190,10 @@ TEST_F(GptqExportTest, AsymmetricZerosAreWrittenAsTheyAre) {
 TEST_F(GptqExportTest, ShardsAreOneCheckpoint) {
   testing::WriteFamily("gpt_neox", model_);
   const QuantizationOptions options = Options(4, 32, true);
-  ASSERT_THAT(ExportGptqInShards(model_, out_, options, 20'000, pool_, nullptr),
+  const auto checkpoint = OpenCheckpoint(model_);
+  ASSERT_THAT(checkpoint, IsOk());
+  ASSERT_THAT(ExportOpenGptqInShards(*checkpoint, out_, options, 20'000, pool_,
+                                     nullptr),
               IsOk());
   EXPECT_FALSE(std::filesystem::exists(out_ + "/model.safetensors"));
   EXPECT_TRUE(std::filesystem::exists(out_ + "/model.safetensors.index.json"));

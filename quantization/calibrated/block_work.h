@@ -1,0 +1,79 @@
+// One block on its way through transform and rounding: what the steps of
+// BlockQuantizer share.
+#ifndef NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_WORK_H_
+#define NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_WORK_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/thread_pool.h"
+#include "models/decoder_config.h"
+#include "quantization/block/block_weights.h"
+#include "quantization/block/hidden_states.h"
+#include "quantization/calibrated/block_file.h"
+#include "quantization/calibrated/block_pass.h"
+#include "quantization/calibrated/report.pb.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/recipe/matrix_grids.h"
+#include "quantization/recipe/recipe.pb.h"
+#include "tensor/buffer.h"
+
+namespace nibble {
+
+// What a block is given, as far as the recipe needs it.
+struct Streams {
+  std::optional<HiddenStates> floats;     // by the float model
+  std::optional<HiddenStates> quantized;  // by the quantized model
+};
+
+struct BlockWork {
+  const DecoderConfig& config;
+  const Recipe& recipe;  // complete
+  const int64_t layer;
+  BlockWeights<float>& weights;
+  Streams& streams;
+  const BlockStep& step;
+  // Whether the user wants it to end; for methods that ask by themselves.
+  const std::function<bool()> cancelled;
+  const GemmPrecision precision;
+  BlockPass& pass;
+  ThreadPool& pool;
+
+  // In the order of LinearId, here and below.
+  std::array<std::optional<MatrixGrid>, kLinearCount> grids = {};
+  // Of the float model's inputs, before any transform; those that are the same
+  // are shared. Null where nothing asks for them.
+  std::array<std::shared_ptr<Gram>, kLinearCount> grams = {};
+  // Mean squared inputs behind the transform; empty where nothing asks.
+  std::array<std::vector<float>, kLinearCount> importance = {};
+  // [outputs, groups]: AWQ's ratios (rounding/round_matrix.h), or empty.
+  std::array<Array<float>, kLinearCount> clip = {};
+  FinishedBlock block = {};
+
+  static size_t At(LinearId id) { return static_cast<size_t>(id); }
+
+  std::string Name(LinearId id) const {
+    return absl::StrCat("layers.", layer, ".", LinearName(id), ".weight");
+  }
+
+  void AddPhase(const char* name, absl::Time start, double multiplies = 0) {
+    PhaseReport* phase = block.report.add_phases();
+    phase->set_name(name);
+    phase->set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+    phase->set_multiplies(multiplies);
+  }
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_WORK_H_

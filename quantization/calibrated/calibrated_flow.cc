@@ -1,0 +1,369 @@
+#include "quantization/calibrated/calibrated_flow.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "kernels/convert/convert.h"
+#include "models/coded_values.h"
+#include "models/decoder_config.h"
+#include "models/packed_names.h"
+#include "quantization/block/block_weights.h"
+#include "quantization/block/hidden_states.h"
+#include "quantization/block/load_block.h"
+#include "quantization/calibrated/block_file.h"
+#include "quantization/calibrated/block_pass.h"
+#include "quantization/calibrated/block_quantizer.h"
+#include "quantization/calibrated/model_digest.h"
+#include "quantization/calibrated/overlay.h"
+#include "quantization/recipe/matrix_grids.h"
+#include "quantization/recipe/recipe.h"
+#include "tensor/buffer.h"
+
+namespace nibble {
+namespace {
+
+void CopyTo(absl::Span<const float> from, Array<float>& to) {
+  if (!from.empty()) std::copy(from.begin(), from.end(), to.begin());
+}
+
+// What a finished block computes with takes the place of the checkpoint's.
+void Apply(const BlockFile& block, BlockWeights<float>& weights,
+           ThreadPool& pool) {
+  for (const LinearId id : kAllLinears) {
+    BlockLinear<float>& linear = weights[id];
+    const CodedMatrix* codes = block.codes(id);
+    if (codes != nullptr) {
+      pool.ParallelFor(linear.outputs, [&](int64_t begin, int64_t end, int) {
+        CodedReader reader(*codes);
+        for (int64_t row = begin; row < end; ++row) {
+          reader.Read(row, 1, linear.view().row_span(row));
+        }
+      });
+    } else if (const absl::Span<const BF16> floats = block.floats(id);
+               !floats.empty()) {
+      BF16ToF32(floats, linear.weight.span());
+    }
+    CopyTo(block.bias(id), linear.bias);
+  }
+  CopyTo(block.norm("attention_norm.weight"), weights.attention_norm.weight);
+  CopyTo(block.norm("attention_norm.bias"), weights.attention_norm.bias);
+  CopyTo(block.norm("mlp_norm.weight"), weights.mlp_norm.weight);
+  CopyTo(block.norm("mlp_norm.bias"), weights.mlp_norm.bias);
+}
+
+// The names of all matrices, as in a .nib file.
+std::vector<std::string> MatrixNames(const DecoderConfig& config) {
+  std::vector<std::string> names;
+  for (const LayerTensors& layer : PackedTensorNames(config).layers) {
+    for (const LinearTensors* linear :
+         {&layer.qkv, &layer.attention, &layer.up, &layer.down}) {
+      names.push_back(linear->weight[0].tensor);
+    }
+  }
+  return names;
+}
+
+class Flow {
+ public:
+  Flow(const Checkpoint& checkpoint, const CalibrationWindows* windows,
+       const Recipe& recipe, const MatrixGrids& grids,
+       const CalibratedOptions& options, ThreadPool& pool)
+      : checkpoint_(checkpoint),
+        windows_(windows),
+        recipe_(recipe),
+        quantizer_options_(
+            {options.precision, options.measure_damage, options.cancelled}),
+        needs_(NeedsOf(recipe, quantizer_options_)),
+        options_(options),
+        pool_(pool),
+        layers_(checkpoint.config.layers),
+        quantizer_(checkpoint.config, recipe, grids, quantizer_options_, pool) {
+  }
+
+  absl::StatusOr<WorkFolder> Open() {
+    const absl::Time start = absl::Now();
+    const absl::StatusOr<std::string> model = ModelDigest(checkpoint_, pool_);
+    if (!model.ok()) return model.status();
+    AddPhase("model digest", SecondsSince(start), 0);
+    return WorkFolder::Open(
+        options_.work_folder,
+        {RecipeText(recipe_), *model,
+         windows_ == nullptr ? "" : windows_->digest, options_.program_version},
+        options_.resume);
+  }
+
+  absl::Status Run(const WorkFolder& work) {
+    std::vector<std::string> notes;
+    blocks_ = work.FinishedBlocks(layers_, &notes);
+    for (const std::string& note : notes) report_.add_notes(note);
+    report_.set_resumed_blocks(static_cast<int64_t>(blocks_.size()));
+    if (blocks_.size() < static_cast<size_t>(layers_)) {
+      const absl::Status embedded = Embed();
+      if (!embedded.ok()) return embedded;
+    }
+    for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+      *report_.add_blocks() = blocks_[layer]->report();
+      const absl::Status status = Replay(static_cast<int64_t>(layer));
+      if (!status.ok()) return status;
+    }
+    while (static_cast<int64_t>(blocks_.size()) < layers_) {
+      const absl::Status status =
+          Finish(static_cast<int64_t>(blocks_.size()), work);
+      if (!status.ok()) return status;
+    }
+    return checkpoint_.tensors->CheckUnchanged();
+  }
+
+  std::vector<std::shared_ptr<const BlockFile>> TakeBlocks() {
+    return std::move(blocks_);
+  }
+
+  CalibratedReport TakeReport() {
+    for (const auto& [name, phase] : phases_) *report_.add_phases() = phase;
+    if (windows_ != nullptr) {
+      report_.set_windows(static_cast<int64_t>(windows_->windows.size()));
+      report_.set_length(windows_->length);
+      report_.set_calibration_digest(windows_->digest);
+    }
+    return std::move(report_);
+  }
+
+ private:
+  static double SecondsSince(absl::Time start) {
+    return absl::ToDoubleSeconds(absl::Now() - start);
+  }
+
+  void AddPhase(const std::string& name, double seconds, double multiplies) {
+    PhaseReport& phase = phases_[name];
+    phase.set_name(name);
+    phase.set_seconds(phase.seconds() + seconds);
+    phase.set_multiplies(phase.multiplies() + multiplies);
+  }
+
+  absl::Status Embed() {
+    if (!needs_.floats && !needs_.quantized) return absl::OkStatus();
+    const absl::Time start = absl::Now();
+    for (const auto& [needed, states] :
+         {std::make_pair(needs_.floats, &streams_.floats),
+          std::make_pair(needs_.quantized, &streams_.quantized)}) {
+      if (!needed) continue;
+      absl::StatusOr<HiddenStates> embedded =
+          EmbedWindows(checkpoint_, windows_->windows, pool_);
+      if (!embedded.ok()) return embedded.status();
+      *states = *std::move(embedded);
+    }
+    AddPhase("embedding", SecondsSince(start), 0);
+    return absl::OkStatus();
+  }
+
+  // Called between pieces of work on a block.
+  absl::Status Step(int64_t layer, double share) {
+    if (options_.cancelled != nullptr && options_.cancelled->load()) {
+      return absl::CancelledError(
+          absl::StrCat("interrupted; ", blocks_.size(), " of ", layers_,
+                       " blocks are finished in ", options_.work_folder,
+                       ", and --resume goes on behind them"));
+    }
+    block_share_ += share / std::max(1.0, quantizer_.passes());
+    if (options_.progress) {
+      const double done =
+          static_cast<double>(layer) + std::min(1.0, block_share_);
+      options_.progress({layer, layers_, done / static_cast<double>(layers_)});
+    }
+    return absl::OkStatus();
+  }
+
+  BlockStep StepOf(int64_t layer) {
+    block_share_ = 0;
+    return [this, layer](double share) { return Step(layer, share); };
+  }
+
+  bool IsLast(int64_t layer) const { return layer + 1 == layers_; }
+
+  // Runs the streams through a block that is finished.
+  absl::Status Replay(int64_t layer) {
+    const BlockStep step = StepOf(layer);
+    if (IsLast(layer) || static_cast<int64_t>(blocks_.size()) == layers_) {
+      return step(0);
+    }
+    const absl::Time start = absl::Now();
+    absl::StatusOr<BlockWeights<float>> weights =
+        LoadBlock(checkpoint_, layer, pool_);
+    if (!weights.ok()) return weights.status();
+    absl::Status status =
+        quantizer_.AdvanceFloats(layer, *weights, streams_, step);
+    if (!status.ok()) return status;
+    Apply(*blocks_[static_cast<size_t>(layer)], *weights, pool_);
+    status =
+        quantizer_.AdvanceQuantized(layer, *weights, streams_, step, nullptr);
+    AddPhase("replay of finished blocks", SecondsSince(start), 0);
+    return status;
+  }
+
+  absl::Status Finish(int64_t layer, const WorkFolder& work) {
+    const BlockStep step = StepOf(layer);
+    const absl::Time start = absl::Now();
+    absl::StatusOr<BlockWeights<float>> weights =
+        LoadBlock(checkpoint_, layer, pool_);
+    if (!weights.ok()) return weights.status();
+    AddPhase("loading", SecondsSince(start), 0);
+    absl::StatusOr<FinishedBlock> finished =
+        quantizer_.Quantize(layer, *weights, streams_, step);
+    if (!finished.ok()) return finished.status();
+    const absl::Status written = Write(layer, work, *finished);
+    if (!written.ok()) return written;
+    *finished = FinishedBlock();
+    return Advance(layer, *weights, step);
+  }
+
+  // Writes a block and opens what was written.
+  absl::Status Write(int64_t layer, const WorkFolder& work,
+                     const FinishedBlock& finished) {
+    const absl::Time start = absl::Now();
+    const absl::Status written = WriteBlock(work.BlockPath(layer), finished);
+    if (!written.ok()) {
+      return absl::Status(
+          written.code(),
+          absl::StrCat(written.message(), "; ", blocks_.size(), " of ", layers_,
+                       " blocks are finished, and --resume goes on "
+                       "behind them"));
+    }
+    absl::StatusOr<std::shared_ptr<const BlockFile>> block =
+        BlockFile::Open(work.BlockPath(layer));
+    if (!block.ok()) return block.status();
+    *report_.add_blocks() = (*block)->report();
+    for (const PhaseReport& phase : finished.report.phases()) {
+      AddPhase(phase.name(), phase.seconds(), phase.multiplies());
+    }
+    blocks_.push_back(*std::move(block));
+    AddPhase("saving", SecondsSince(start), 0);
+    return absl::OkStatus();
+  }
+
+  // Runs the quantized stream through the block that was just written, as a
+  // later run would.
+  absl::Status Advance(int64_t layer, BlockWeights<float>& weights,
+                       const BlockStep& step) {
+    const absl::Time start = absl::Now();
+    const bool compared = needs_.floats && needs_.quantized;
+    if (!needs_.quantized || (IsLast(layer) && !compared)) {
+      return step(quantizer_.passes());
+    }
+    Apply(*blocks_.back(), weights, pool_);
+    const double before = quantizer_.pass().multiplies();
+    double error = 0;
+    const absl::Status status =
+        quantizer_.AdvanceQuantized(layer, weights, streams_, step, &error);
+    if (!status.ok()) return status;
+    AddPhase("quantized pass", SecondsSince(start),
+             quantizer_.pass().multiplies() - before);
+    if (compared) {
+      report_.mutable_blocks(report_.blocks_size() - 1)
+          ->set_output_error(error);
+    }
+    return step(quantizer_.passes());
+  }
+
+  const Checkpoint& checkpoint_;
+  const CalibrationWindows* windows_;
+  const Recipe& recipe_;
+  const QuantizerOptions quantizer_options_;
+  const StreamNeeds needs_;
+  const CalibratedOptions& options_;
+  ThreadPool& pool_;
+  const int64_t layers_;
+  BlockQuantizer quantizer_;
+  Streams streams_;
+  std::vector<std::shared_ptr<const BlockFile>> blocks_;  // finished
+  double block_share_ = 0;  // of the work on one block
+  std::map<std::string, PhaseReport> phases_;
+  CalibratedReport report_;
+};
+
+absl::Status CheckWindows(const Recipe& recipe,
+                          const CalibrationWindows* windows, bool needed,
+                          int64_t max_positions) {
+  if (windows == nullptr) {
+    if (!needed) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(MethodName(recipe),
+                     " measures activations: give a text to measure them on "
+                     "(--calibration=FILE)"));
+  }
+  if (windows->length > max_positions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("calibration windows have ", windows->length,
+                     " tokens; the model was made for ", max_positions));
+  }
+  const std::string& digest = recipe.calibration().digest();
+  if (digest.empty() || digest == windows->digest) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the recipe was made with other calibration windows: their digest is ",
+      digest, ", that of these is ", windows->digest,
+      "; give the same text and tokenizer, or remove calibration.digest"));
+}
+
+absl::Status CheckGrids(const MatrixGrids& grids,
+                        const std::vector<std::string>& names) {
+  const absl::Status patterns = grids.CheckPatterns(names);
+  if (!patterns.ok()) return patterns;
+  for (const std::string& name : names) {
+    const std::optional<MatrixGrid> grid = grids.Find(name);
+    if (!grid.has_value()) continue;
+    const absl::Status valid = CheckGridSpec(grid->spec);
+    if (!valid.ok()) {
+      return absl::Status(valid.code(),
+                          absl::StrCat(name, ": ", valid.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CalibratedResult> QuantizeWithRecipe(
+    const Checkpoint& checkpoint, const CalibrationWindows* windows,
+    const Recipe& recipe, const CalibratedOptions& options, ThreadPool& pool) {
+  const absl::Time start = absl::Now();
+  absl::StatusOr<Recipe> complete = CompleteRecipe(recipe);
+  if (!complete.ok()) return complete.status();
+  absl::Status status = CheckWindows(
+      *complete, windows, NeedsCalibration(*complete) || options.measure_damage,
+      checkpoint.config.max_positions);
+  if (!status.ok()) return status;
+  if (NeedsCalibration(*complete)) {
+    complete->mutable_calibration()->set_digest(windows->digest);
+  }
+  const absl::StatusOr<MatrixGrids> grids = MatrixGrids::Create(*complete);
+  if (!grids.ok()) return grids.status();
+  status = CheckGrids(*grids, MatrixNames(checkpoint.config));
+  if (!status.ok()) return status;
+  Flow flow(checkpoint, windows, *complete, *grids, options, pool);
+  absl::StatusOr<WorkFolder> work = flow.Open();
+  if (!work.ok()) return work.status();
+  status = flow.Run(*work);
+  if (!status.ok()) return status;
+  const std::optional<MatrixGrid> head = grids->Find("head.weight");
+  absl::StatusOr<Checkpoint> overlay = OverlayCheckpoint(
+      checkpoint, flow.TakeBlocks(),
+      head.has_value() ? std::make_optional(head->spec.group_size)
+                       : std::nullopt,
+      pool);
+  if (!overlay.ok()) return overlay.status();
+  CalibratedResult result = {*std::move(overlay), *std::move(complete),
+                             flow.TakeReport(), *std::move(work)};
+  result.report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+  return result;
+}
+
+}  // namespace nibble

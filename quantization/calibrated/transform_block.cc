@@ -1,0 +1,136 @@
+#include "quantization/calibrated/transform_block.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "quantization/awq/awq.h"
+#include "quantization/folding/folding.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/rounding/round_matrix.h"
+#include "quantization/teq/teq.h"
+#include "quantization/tuning/trained_block.h"
+
+namespace nibble {
+namespace {
+
+constexpr auto At = BlockWork::At;
+
+// Input j of the consumers is now that of before divided by its scale.
+void ScaleImportance(const FoldablePair& pair, absl::Span<const float> scales,
+                     BlockWork& work) {
+  for (const LinearId id : pair.consumers) {
+    std::vector<float>& importance = work.importance[At(id)];
+    for (size_t j = 0; j < importance.size(); ++j) {
+      const float scale = scales[static_cast<size_t>(pair.scale_of_input[j])];
+      importance[j] /= scale * scale;
+    }
+  }
+}
+
+ScaleReport& AddScales(const FoldablePair& pair, absl::Span<const float> scales,
+                       BlockWork& work) {
+  ScaleReport& report = *work.block.report.add_scales();
+  report.set_input(FoldIntoName(pair.producer));
+  const auto [least, greatest] =
+      std::minmax_element(scales.begin(), scales.end());
+  report.set_least(*least);
+  report.set_greatest(*greatest);
+  return report;
+}
+
+absl::Status CheckAllWeights(const BlockWork& work) {
+  for (const LinearId id : kAllLinears) {
+    if (!work.grids[At(id)].has_value()) continue;
+    const absl::Status checked =
+        CheckWeights(std::as_const(work.weights)[id].view(), work.pool);
+    if (!checked.ok()) {
+      return absl::Status(checked.code(),
+                          absl::StrCat(work.Name(id), ": ", checked.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TransformByActivations(BlockWork& work) {
+  const absl::Status checked = CheckAllWeights(work);
+  if (!checked.ok()) return checked;
+  BlockStatistics statistics;
+  AwqOptions options;
+  options.scale_steps = work.recipe.awq().scale_steps();
+  options.clip = work.recipe.awq().clip();
+  for (const LinearId id : kAllLinears) {
+    const Gram& gram = *work.grams[At(id)];
+    if (!gram.is_finite()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(work.Name(id), ": its inputs are not finite numbers"));
+    }
+    statistics[At(id)] = {gram.mean(), gram.mean_absolute()};
+    const std::optional<MatrixGrid>& grid = work.grids[At(id)];
+    if (grid.has_value()) options.grids[At(id)] = grid->spec;
+  }
+  AwqResult result =
+      TransformAwq(work.config, statistics, options, work.weights, work.pool);
+  for (const ChosenScales& chosen : result.pairs) {
+    ScaleReport& report = AddScales(chosen.pair, chosen.scales, work);
+    report.set_identity_loss(chosen.identity_loss);
+    report.set_loss(chosen.loss);
+    ScaleImportance(chosen.pair, chosen.scales, work);
+  }
+  work.clip = std::move(result.clip);
+  return absl::OkStatus();
+}
+
+absl::Status TrainScales(BlockWork& work) {
+  TrainedBlock trained;
+  trained.config = &work.config;
+  trained.layer = work.layer;
+  trained.weights = &work.weights;
+  trained.inputs = &*work.streams.quantized;
+  trained.targets = &*work.streams.floats;
+  for (const LinearId id : kAllLinears) {
+    const std::optional<MatrixGrid>& grid = work.grids[At(id)];
+    if (grid.has_value()) trained.grids[At(id)] = grid->spec;
+  }
+  const Recipe::Teq& recipe = work.recipe.teq();
+  TeqOptions options;
+  options.iterations = recipe.iterations();
+  options.learning_rate = recipe.learning_rate();
+  options.batch = recipe.batch();
+  options.seed = work.recipe.calibration().seed();
+  options.precision = work.precision;
+  options.cancelled = work.cancelled;
+  const absl::StatusOr<TeqResult> result =
+      TrainTeq(trained, options, work.pool);
+  if (!result.ok()) return result.status();
+  const std::vector<FoldablePair> pairs = FoldablePairs(work.config);
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    Fold(pairs[i], result->scales[i], work.config, work.weights);
+    AddScales(pairs[i], result->scales[i], work);
+    ScaleImportance(pairs[i], result->scales[i], work);
+  }
+  BlockReport& report = work.block.report;
+  report.set_start_loss(result->identity_loss);
+  report.set_loss(result->best_loss);
+  report.set_iterations(result->best_iteration);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status TransformBlock(BlockWork& work) {
+  if (work.recipe.transform() == Recipe::NONE) return absl::OkStatus();
+  const absl::Time start = absl::Now();
+  const absl::Status status = work.recipe.transform() == Recipe::AWQ
+                                  ? TransformByActivations(work)
+                                  : TrainScales(work);
+  if (!status.ok()) return status;
+  work.block.transformed = &work.weights;
+  work.AddPhase("transform", start);
+  return work.step(0);
+}
+
+}  // namespace nibble
