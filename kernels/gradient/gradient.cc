@@ -61,11 +61,10 @@ void AttentionWeights(float scale, float slope, absl::Span<float> scores) {
   Kernels().attention_weights(scale, slope, Size(scores), scores.data());
 }
 
-void ScoreGradient(absl::Span<const float> weights, float delta, float scale,
+void ScoreGradient(absl::Span<const float> weights, float scale,
                    absl::Span<float> d_weights) {
   DCHECK_EQ(weights.size(), d_weights.size());
-  Kernels().score(weights.data(), delta, scale, Size(weights),
-                  d_weights.data());
+  Kernels().score(weights.data(), scale, Size(weights), d_weights.data());
 }
 
 }  // namespace nibble

@@ -12,8 +12,8 @@
 //   norm by weight    dweight += dy u
 //   activation        dx = dy act'(x)
 //   gated             d_gate = dy up act'(gate), d_up = dy act(gate)
-//   softmax           w = softmax(scale s + slope j); ds = scale w (dw - delta)
-//                     with delta = sum w dw, which is dout . out
+//   softmax           w = softmax(scale s + slope j);
+//                     ds = scale w (dw - sum(w dw))
 //
 // Everything is f32, sums in a fixed order of lanes: the bits depend on the
 // row and the ISA alone. Rows are the callers' to share among threads.
@@ -50,7 +50,7 @@ void NormWeightGradient(const NormOptions& norm, absl::Span<const float> x,
 // scores[j] = softmax(scale * scores[j] + slope * j).
 void AttentionWeights(float scale, float slope, absl::Span<float> scores);
 // d_weights = the gradient by the scores before scaling.
-void ScoreGradient(absl::Span<const float> weights, float delta, float scale,
+void ScoreGradient(absl::Span<const float> weights, float scale,
                    absl::Span<float> d_weights);
 
 }  // namespace nibble

@@ -49,12 +49,16 @@ struct GateAndSlope {
   V slope;
 };
 
-// The gate and its derivative of sigmoid(u), where du/dx is `inner`.
+// The gate and its derivative of sigmoid(u), where du/dx is `inner`. With e =
+// exp(-u), 1 - gate is e gate, without cancellation. Where e is large the
+// derivative is zero, and infinity times zero would be no number.
 HWY_INLINE GateAndSlope SigmoidOf(V minus_u, V inner) {
   const F32 d;
   const V one = hn::Set(d, 1.0f);
-  const V gate = hn::Div(one, hn::Add(one, Exp(d, minus_u)));
-  return {gate, hn::Mul(inner, hn::NegMulAdd(gate, gate, gate))};
+  const V e = Exp(d, minus_u);
+  const V gate = hn::Div(one, hn::Add(one, e));
+  const V bounded = hn::IfThenElseZero(hn::Lt(e, hn::Set(d, 1e30f)), e);
+  return {gate, hn::Mul(hn::Mul(inner, gate), hn::Mul(bounded, gate))};
 }
 
 struct Silu {
@@ -246,10 +250,13 @@ void AttentionWeights(float scale, float slope, int64_t n, float* scores) {
   });
 }
 
-void Score(const float* weights, float delta, float scale, int64_t n,
-           float* d_weights) {
-  const V mean = hn::Set(F32(), delta);
-  const V factor = hn::Set(F32(), scale);
+void Score(const float* weights, float scale, int64_t n, float* d_weights) {
+  const F32 d;
+  const V mean =
+      hn::Set(d, SumOf(n, [&](auto load, V sum) {
+                return hn::MulAdd(load(weights), load(d_weights), sum);
+              }));
+  const V factor = hn::Set(d, scale);
   ForVectors(n, [&](auto load, auto store) {
     const V w = hn::Mul(load(weights), factor);
     store(hn::Mul(w, hn::Sub(load(d_weights), mean)), d_weights);

@@ -30,8 +30,7 @@ struct GradientKernels {
   void (*norm)(const NormGradientRow& row, const float* base, float* dx);
   void (*norm_weight)(const NormGradientRow& row, float* weight);
   void (*attention_weights)(float scale, float slope, int64_t n, float* scores);
-  void (*score)(const float* weights, float delta, float scale, int64_t n,
-                float* d_weights);
+  void (*score)(const float* weights, float scale, int64_t n, float* d_weights);
 };
 
 absl::Span<const GradientKernels> GradientTable();

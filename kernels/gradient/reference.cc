@@ -98,12 +98,15 @@ void AttentionWeights(float scale, float slope, int64_t n, float* scores) {
   }
 }
 
-void ScoreGradient(const float* weights, float delta, float scale, int64_t n,
+void ScoreGradient(const float* weights, float scale, int64_t n,
                    float* d_weights) {
+  double mean = 0;
   for (int64_t j = 0; j < n; ++j) {
-    d_weights[j] = static_cast<float>(
-        static_cast<double>(scale) * weights[j] *
-        (static_cast<double>(d_weights[j]) - static_cast<double>(delta)));
+    mean += static_cast<double>(weights[j]) * d_weights[j];
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    d_weights[j] = static_cast<float>(static_cast<double>(scale) * weights[j] *
+                                      (d_weights[j] - mean));
   }
 }
 

@@ -39,7 +39,7 @@ void GatedActivateGradient(const float* gate, const float* up, const float* dy,
 void NormGradient(const NormGradientRow& row, const float* base, float* dx);
 void NormWeightGradient(const NormGradientRow& row, float* weight);
 void AttentionWeights(float scale, float slope, int64_t n, float* scores);
-void ScoreGradient(const float* weights, float delta, float scale, int64_t n,
+void ScoreGradient(const float* weights, float scale, int64_t n,
                    float* d_weights);
 
 }  // namespace reference

@@ -17,15 +17,9 @@ int64_t BlockQueries(int64_t length) {
   return std::clamp(int64_t{65536} / length, int64_t{32}, int64_t{128});
 }
 
-float Dot(const float* a, const float* b, int64_t n) {
-  float sum = 0.0f;
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 // A query head of one sequence; all [length, head_dim].
 struct HeadViews {
-  MatrixView<const float> q, k, v, out, d_out;
+  MatrixView<const float> q, k, v, d_out;
   MatrixView<float> d_q, d_k, d_v;
   float slope = 0.0f;
 };
@@ -57,7 +51,7 @@ void WeightRows(const BlockShape& shape, const Part& part, float slope,
 }
 
 // With s = scale q k^T, w = softmax(s), out = w v:
-//   dv = w^T dout, dw = dout v^T, ds = w (dw - dout . out), dq = ds k,
+//   dv = w^T dout, dw = dout v^T, ds = w (dw - sum w dw), dq = ds k,
 //   dk = ds^T q.
 void PartGradient(const BlockShape& shape, const HeadViews& head,
                   const Part& part, MatrixView<float> weights,
@@ -75,11 +69,8 @@ void PartGradient(const BlockShape& shape, const HeadViews& head,
   GemmTN(weights, queries(head.d_out), add, keys(head.d_v), alone);
   GemmNT(queries(head.d_out), keys(head.v), set, d_weights, alone);
   for (int64_t i = 0; i < part.queries; ++i) {
-    const int64_t query = part.first_query + i;
-    const float delta =
-        Dot(head.out.row(query), head.d_out.row(query), head.out.cols);
-    ScoreGradient(weights.row_span(i), delta,
-                  static_cast<float>(shape.score_scale), d_weights.row_span(i));
+    ScoreGradient(weights.row_span(i), static_cast<float>(shape.score_scale),
+                  d_weights.row_span(i));
   }
   GemmNN(d_weights, keys(head.k), set, queries(head.d_q), alone);
   GemmTN(d_weights, queries(head.q), add, keys(head.d_k), alone);
@@ -119,7 +110,6 @@ void AttentionGradient::Run(const BlockShape& shape,
     view.q = qkv.Columns(head * hd, hd);
     view.k = qkv.Columns(key, hd);
     view.v = qkv.Columns(value, hd);
-    view.out = views.attended.Rows(row, length).Columns(head * hd, hd);
     view.d_out = views.d_attended.Rows(row, length).Columns(head * hd, hd);
     view.d_q = d_qkv.Columns(head * hd, hd);
     view.d_k = d_qkv.Columns(key, hd);

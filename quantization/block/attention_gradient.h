@@ -1,10 +1,10 @@
 // The gradient of causal self-attention over whole sequences, from position 0.
 //
 //   AttentionGradient gradient;
-//   gradient.Run(shape, {qkv, attended, d_attended, d_qkv}, pool);
+//   gradient.Run(shape, {qkv, d_attended, d_qkv}, pool);
 //
-// Nothing of the forward pass is needed but its result: the weights are
-// computed again, block of queries by block. The products are Gemm's.
+// Nothing is kept from the forward pass: the weights are computed again, block
+// of queries by block. The products are Gemm's.
 #ifndef NIBBLE_QUANTIZATION_BLOCK_ATTENTION_GRADIENT_H_
 #define NIBBLE_QUANTIZATION_BLOCK_ATTENTION_GRADIENT_H_
 
@@ -20,7 +20,6 @@ namespace nibble {
 
 struct AttentionGradientViews {
   MatrixView<const float> qkv;         // [sequences * length, qkv_dim], rotated
-  MatrixView<const float> attended;    // [.., q_dim]
   MatrixView<const float> d_attended;  // [.., q_dim]
   MatrixView<float> d_qkv;             // [.., qkv_dim]; q and k as rotated
 };

@@ -195,8 +195,7 @@ void Block<T>::Backward(MatrixView<const T> x, const BlockActivations<T>& acts,
   const MatrixView<T> d_attended = d_attended_.Resize(tokens, c.q_dim());
   steps_->InputGradient(LinearId::kAttention, d_mid, false, d_attended, pool);
   const MatrixView<T> d_qkv = d_qkv_.Resize(tokens, c.qkv_dim());
-  steps_->AttendGradient(acts.qkv_.view(), acts.attended_.view(), d_attended,
-                         d_qkv, pool);
+  steps_->AttendGradient(acts.qkv_.view(), d_attended, d_qkv, pool);
   LinearGradient(LinearId::kQkv, d_qkv, acts.normed_.view(), gradients, pool);
   if (!inputs) return;
 

@@ -1,13 +1,15 @@
 // Speed of a block's passes as shares of the multiply peak, which is measured
 // in turn with them.
 //
-//   bazel run //quantization/block:block_benchmark -- [SHAPE [THREADS]]
+//   bazel run //quantization/block:block_benchmark -- [SHAPE [THREADS
+//   [PRECISION]]]
 //
-// Shapes: smollm2 (135M; 8 sequences of 512 tokens, as SignRound takes them)
-// and llama7b (one sequence: a batch is taken in parts). Multiply-adds are
-// those of the four linears and, of attention, of the pairs of query and key
-// that see each other. With one thread, times are its CPU clock, which ignores
-// busy neighbours; rates are of the 20th percentile of times.
+// PRECISION is bf16 or f32; both without it. Shapes: smollm2 (135M; 8 sequences
+// of 512 tokens, as SignRound takes them) and llama7b (one sequence: a batch is
+// taken in parts). Multiply-adds are those of the four linears and, of
+// attention, of the pairs of query and key that see each other. With one
+// thread, times are its CPU clock, which ignores busy neighbours; rates are of
+// the 20th percentile of times.
 
 #include <time.h>
 
@@ -162,6 +164,11 @@ int main(int argc, char** argv) {
   nibble::ThreadPool pool(argc > 2 ? std::atoi(argv[2]) : 1);
   const nibble::BlockSize shape =
       nibble::SizeOf(argc > 1 ? argv[1] : "smollm2");
-  nibble::Run(shape, nibble::GemmPrecision::kBF16, pool);
-  nibble::Run(shape, nibble::GemmPrecision::kF32, pool);
+  const std::string precision = argc > 3 ? argv[3] : "";
+  if (precision != "f32") {
+    nibble::Run(shape, nibble::GemmPrecision::kBF16, pool);
+  }
+  if (precision != "bf16") {
+    nibble::Run(shape, nibble::GemmPrecision::kF32, pool);
+  }
 }

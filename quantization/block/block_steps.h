@@ -59,7 +59,7 @@ class BlockSteps {
   // Rotates q and k within qkv and attends. qkv: [tokens, qkv_dim].
   virtual void Attend(Out qkv, Out attended, ThreadPool& pool) = 0;
   // From qkv as Attend left it; d_qkv is by q and k before the rotation.
-  virtual void AttendGradient(In qkv, In attended, In d_attended, Out d_qkv,
+  virtual void AttendGradient(In qkv, In d_attended, Out d_qkv,
                               ThreadPool& pool) = 0;
   // The gradient by kUp's product from that by its activation.
   virtual void InnerGradient(In up, In d_inner, Out d_up, ThreadPool& pool) = 0;

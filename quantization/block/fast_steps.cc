@@ -140,9 +140,9 @@ class FastSteps : public BlockSteps<float> {
     Attention(batch, params, pool);
   }
 
-  void AttendGradient(In qkv, In attended, In d_attended, Out d_qkv,
+  void AttendGradient(In qkv, In d_attended, Out d_qkv,
                       ThreadPool& pool) override {
-    attention_gradient_.Run(shape_, {qkv, attended, d_attended, d_qkv}, pool);
+    attention_gradient_.Run(shape_, {qkv, d_attended, d_qkv}, pool);
     if (shape_.pairs == 0) return;
     ForEachRow(d_qkv.rows, d_qkv.cols, pool, [&](int64_t row) {
       Rotate(row % shape_.length, back_sines_, d_qkv.row_span(row));

@@ -198,33 +198,14 @@ class PlainSteps : public BlockSteps<double> {
     }
   }
 
-  // ds = p (dp - sum p dp), the sum being dout . out.
-  void AttendGradient(In qkv, In attended, In d_attended, Out d_qkv,
-                      ThreadPool&) override {
-    const int64_t hd = c_.head_dim;
+  // ds = p (dp - sum p dp).
+  void AttendGradient(In qkv, In d_attended, Out d_qkv, ThreadPool&) override {
     for (int64_t t = 0; t < qkv.rows; ++t) {
       std::fill_n(d_qkv.row(t), d_qkv.cols, 0.0);
     }
     for (int64_t t = 0; t < qkv.rows; ++t) {
       for (int64_t head = 0; head < c_.heads; ++head) {
-        const std::vector<double> p = Weights(qkv, t, head);
-        const double* out = attended.row(t) + head * hd;
-        const double* d_out = d_attended.row(t) + head * hd;
-        double delta = 0;
-        for (int64_t d = 0; d < hd; ++d) delta += out[d] * d_out[d];
-        for (size_t j = 0; j < p.size(); ++j) {
-          const int64_t key = FirstKey(t) + static_cast<int64_t>(j);
-          double dp = 0;
-          for (int64_t d = 0; d < hd; ++d) {
-            dp += d_out[d] * Value(qkv.row(key), head)[d];
-            Value(d_qkv.row(key), head)[d] += p[j] * d_out[d];
-          }
-          const double ds = p[j] * (dp - delta) * shape_.score_scale;
-          for (int64_t d = 0; d < hd; ++d) {
-            d_qkv.row(t)[head * hd + d] += ds * Key(qkv.row(key), head)[d];
-            Key(d_qkv.row(key), head)[d] += ds * qkv.row(t)[head * hd + d];
-          }
-        }
+        HeadGradient(t, head, qkv, d_attended, d_qkv);
       }
     }
     for (int64_t t = 0; t < qkv.rows; ++t) Rotate(t, -1.0, d_qkv.row(t));
@@ -315,6 +296,32 @@ class PlainSteps : public BlockSteps<double> {
     for (double& w : weights) sum += (w = std::exp(w - top));
     for (double& w : weights) w /= sum;
     return weights;
+  }
+
+  // Adds what one query of one head contributes.
+  void HeadGradient(int64_t t, int64_t head, In qkv, In d_attended,
+                    Out d_qkv) const {
+    const int64_t hd = c_.head_dim;
+    const std::vector<double> p = Weights(qkv, t, head);
+    const double* d_out = d_attended.row(t) + head * hd;
+    std::vector<double> dp(p.size());
+    double mean = 0;
+    for (size_t j = 0; j < p.size(); ++j) {
+      const int64_t key = FirstKey(t) + static_cast<int64_t>(j);
+      for (int64_t d = 0; d < hd; ++d) {
+        dp[j] += d_out[d] * Value(qkv.row(key), head)[d];
+        Value(d_qkv.row(key), head)[d] += p[j] * d_out[d];
+      }
+      mean += p[j] * dp[j];
+    }
+    for (size_t j = 0; j < p.size(); ++j) {
+      const int64_t key = FirstKey(t) + static_cast<int64_t>(j);
+      const double ds = p[j] * (dp[j] - mean) * shape_.score_scale;
+      for (int64_t d = 0; d < hd; ++d) {
+        d_qkv.row(t)[head * hd + d] += ds * Key(qkv.row(key), head)[d];
+        Key(d_qkv.row(key), head)[d] += ds * qkv.row(t)[head * hd + d];
+      }
+    }
   }
 
   const BlockShape& shape_;

@@ -106,8 +106,7 @@ class PlainStepsTest : public ::testing::Test {
       return Sum(out, d_out);
     };
     loss();
-    steps_->AttendGradient(rotated.view, out.view, d_out.view, d_qkv.view,
-                           pool_);
+    steps_->AttendGradient(rotated.view, d_out.view, d_qkv.view, pool_);
     ExpectSlopes(qkv.array.span(), d_qkv.array.span(), loss);
   }
 
