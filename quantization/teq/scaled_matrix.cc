@@ -11,6 +11,7 @@
 #include "quantization/rounding/grid.h"
 #include "quantization/tuning/fake_quant.h"
 #include "tensor/buffer.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -32,6 +33,7 @@ ScaledMatrix::ScaledMatrix(MatrixView<const float> weights,
 void ScaledMatrix::Round(absl::Span<const float> scales, ThreadPool& pool) {
   const int64_t inputs = weights_.cols;
   DCHECK_EQ(static_cast<int64_t>(scales.size()), inputs);
+  scales_.assign(scales.begin(), scales.end());
   const int64_t size = spec_.group_inputs(inputs);
   const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
   pool.ParallelFor(weights_.rows, [&](int64_t begin, int64_t end, int) {
@@ -52,23 +54,58 @@ void ScaledMatrix::Round(absl::Span<const float> scales, ThreadPool& pool) {
   });
 }
 
+// The group's step follows its extremes: where error, sum_j G_j (value_j -
+// w_j), is what the loss loses with log(step), each end of the range gets its
+// share.
+void ScaledMatrix::AddStepSlopes(const float* w, int64_t first, int64_t count,
+                                 float error, float* slopes) const {
+  int64_t low = 0, high = 0;
+  float min = 0.0f, max = 0.0f;
+  for (int64_t j = 0; j < count; ++j) {
+    const float scaled = w[j] * scales_[static_cast<size_t>(first + j)];
+    if (scaled < min) min = scaled, low = j;
+    if (scaled > max) max = scaled, high = j;
+  }
+  switch (spec_.offset) {
+    case CodeOffset::kSymmetric:
+      slopes[max >= -min ? high : low] += error;
+      break;
+    case CodeOffset::kZeros:
+    case CodeOffset::kMinimums:
+      if (max == min) break;
+      slopes[high] += error * (max / (max - min));
+      slopes[low] += error * (-min / (max - min));
+      break;
+  }
+}
+
 void ScaledMatrix::AddSlopes(MatrixView<const float> gradient,
                              absl::Span<double> slopes,
                              ThreadPool& pool) const {
   const int64_t rows = weights_.rows, inputs = weights_.cols;
   DCHECK_EQ(static_cast<int64_t>(slopes.size()), inputs);
+  const int64_t size = spec_.group_inputs(inputs);
   const int64_t parts = (rows + kRowsOfPart - 1) / kRowsOfPart;
   Array<float> sums(static_cast<size_t>(parts * inputs),
                     AlignedBuffer::Fill::kZero);  // [parts, inputs]
   pool.ParallelFor(parts, [&](int64_t begin, int64_t end, int) {
     for (int64_t part = begin; part < end; ++part) {
-      float* sum = sums.data() + part * inputs;
       const int64_t last = std::min(rows, (part + 1) * kRowsOfPart);
       for (int64_t row = part * kRowsOfPart; row < last; ++row) {
-        const float* g = gradient.row(row);
-        const float* w = weights_.row(row);
-        const float* value = values_.data() + row * inputs;
-        for (int64_t j = 0; j < inputs; ++j) sum[j] += g[j] * (w[j] - value[j]);
+        for (int64_t first = 0; first < inputs; first += size) {
+          const float* g = gradient.row(row) + first;
+          const float* w = weights_.row(row) + first;
+          const float* value = values_.data() + row * inputs + first;
+          float* sum = sums.data() + part * inputs + first;
+          const int64_t count = std::min(size, inputs - first);
+          float error = 0;
+          for (int64_t j = 0; j < count; ++j) {
+            const float change = g[j] * (w[j] - value[j]);
+            sum[j] += change;
+            error -= change;
+          }
+          AddStepSlopes(w, first, count, error, sum);
+        }
       }
     }
   });

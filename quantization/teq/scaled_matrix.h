@@ -12,6 +12,9 @@
 #ifndef NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
 #define NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
 
+#include <cstdint>
+#include <vector>
+
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "quantization/rounding/grid.h"
@@ -33,15 +36,21 @@ class ScaledMatrix {
                                    weights_.cols);
   }
 
-  // slopes[j] += dLoss/d(log scale j), where roundings have the gradient of the
-  // identity: sum_i G_ij (W_ij - value_ij).
+  // slopes[j] += dLoss/d(log scale j), rounding residuals taken as constant in
+  // steps of the grid: sum_i G_ij (W_ij - value_ij), as the paper has it, and
+  // what the steps of the groups change whose extremes lie at j.
   void AddSlopes(MatrixView<const float> gradient, absl::Span<double> slopes,
                  ThreadPool& pool) const;
 
  private:
+  // For the group at w = weights_[row, first].
+  void AddStepSlopes(const float* w, int64_t first, int64_t count, float error,
+                     float* slopes) const;
+
   const MatrixView<const float> weights_;
   const GridSpec spec_;
-  Array<float> values_;  // [outputs, inputs]
+  std::vector<float> scales_;  // [inputs], of the values
+  Array<float> values_;        // [outputs, inputs]
 };
 
 }  // namespace nibble

@@ -47,7 +47,8 @@ double ReplaceByGradient(const float* output, int64_t count, float factor,
 }  // namespace
 
 BlockObjective::BlockObjective(const TrainedBlock& trained,
-                               GemmPrecision precision, ThreadPool& pool)
+                               GemmPrecision precision, ThreadPool& pool,
+                               size_t activation_bytes)
     : inputs_(*trained.inputs),
       targets_(*trained.targets),
       block_(*trained.config, trained.layer, inputs_.length(), precision) {
@@ -55,7 +56,7 @@ BlockObjective::BlockObjective(const TrainedBlock& trained,
       inputs_.length() * FloatsOfToken(*trained.config, *trained.weights) *
       static_cast<int64_t>(sizeof(float));
   windows_at_once_ = std::max<int64_t>(
-      1, static_cast<int64_t>(kActivationBytes) / window_bytes);
+      1, static_cast<int64_t>(activation_bytes) / window_bytes);
   const int64_t fixed = std::min(kFixedWindows, inputs_.windows());
   for (int64_t i = 0; i < fixed; ++i) {
     fixed_.push_back(i * inputs_.windows() / fixed);

@@ -7,9 +7,9 @@
 //   Use(objective.gradient(LinearId::kUp));     // [outputs, inputs]
 //   double fixed = objective.FixedLoss(pool);
 //
-// Windows are taken a few at a time, so that activations need at most
-// kActivationBytes beside the inputs and targets. The bits of the results do
-// not depend on the number of threads.
+// Windows are taken a few at a time, so that activations need about
+// kActivationBytes at most, or what one window needs. The bits of the results
+// do not depend on the number of threads.
 #ifndef NIBBLE_QUANTIZATION_TUNING_BLOCK_OBJECTIVE_H_
 #define NIBBLE_QUANTIZATION_TUNING_BLOCK_OBJECTIVE_H_
 
@@ -43,7 +43,7 @@ class BlockObjective {
   // Borrows what `trained` points to. Matrices with a grid get gradients.
   // REQUIRES: CheckTrainedBlock is OK.
   BlockObjective(const TrainedBlock& trained, GemmPrecision precision,
-                 ThreadPool& pool);
+                 ThreadPool& pool, size_t activation_bytes = kActivationBytes);
 
   Block<float>& block() { return block_; }
 
