@@ -114,18 +114,24 @@ void Subtract(const DoublePanel& a, const DoubleTiles& b, double* c,
 
 // From the last unknown to the first; each is taken out of the equations of
 // those before it at once, which are independent.
-void SolveTile(const MatrixView<const double>& r, double* tile) {
+void SolveTile(const MatrixView<const double>& columns, double* tile) {
   const Doubles d;
-  for (int64_t last = r.cols - 1; last >= 0; --last) {
-    double* const x = tile + last * kDoubleTile;
-    const VD scale = hn::Set(d, r.row(last)[last]);
-    for (int64_t j = 0; j < kDoubleTile; j += kLanes) {
-      const VD solved = hn::Div(hn::Load(d, x + j), scale);
-      hn::Store(solved, d, x + j);
-      for (int64_t k = 0; k < last; ++k) {
-        double* const h = tile + k * kDoubleTile + j;
-        const VD factor = hn::Set(d, r.row(k)[last]);
-        hn::Store(hn::NegMulAdd(factor, solved, hn::Load(d, h)), d, h);
+  constexpr int64_t kAll = kDoubleTile / kLanes;  // vectors of a row
+  for (int64_t last = columns.rows - 1; last >= 0; --last) {
+    const double* const column = columns.row(last);
+    VD solved[kAll];
+    NIBBLE_UNROLL
+    for (int64_t v = 0; v < kAll; ++v) {
+      double* const x = tile + last * kDoubleTile + v * kLanes;
+      solved[v] = hn::Div(hn::Load(d, x), hn::Set(d, column[last]));
+      hn::Store(solved[v], d, x);
+    }
+    for (int64_t k = 0; k < last; ++k) {
+      const VD factor = hn::Set(d, column[k]);
+      NIBBLE_UNROLL
+      for (int64_t v = 0; v < kAll; ++v) {
+        double* const h = tile + k * kDoubleTile + v * kLanes;
+        hn::Store(hn::NegMulAdd(factor, solved[v], hn::Load(d, h)), d, h);
       }
     }
   }
@@ -157,8 +163,8 @@ void SubtractProduct(const DoublePanel& a, const DoubleTiles& b, double* c,
   HWY_DYNAMIC_DISPATCH(Subtract)(a, b, c, c_stride);
 }
 
-void SolveUpperTile(MatrixView<const double> r, double* tile) {
-  HWY_DYNAMIC_DISPATCH(SolveTile)(r, tile);
+void SolveUpperTile(MatrixView<const double> columns, double* tile) {
+  HWY_DYNAMIC_DISPATCH(SolveTile)(columns, tile);
 }
 
 }  // namespace nibble

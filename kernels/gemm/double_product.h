@@ -39,9 +39,9 @@ void PackDoubleTiles(MatrixView<const double> b, double* tiles);
 void SubtractProduct(const DoublePanel& a, const DoubleTiles& b, double* c,
                      int64_t c_stride);
 
-// Solves x r^T = h for 16 rows x at once, r [size, size] upper triangular:
-// `tile` [size][16] is h^T, then x^T.
-void SolveUpperTile(MatrixView<const double> r, double* tile);
+// Solves x r^T = h for 16 rows x at once. `tile` [size][16] is h^T, then x^T;
+// row j of `columns` is column j of r, upper triangular, down to its diagonal.
+void SolveUpperTile(MatrixView<const double> columns, double* tile);
 
 }  // namespace nibble
 

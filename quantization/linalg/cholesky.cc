@@ -66,11 +66,17 @@ void InvertBlock(MatrixView<double> r) {
 }
 
 // Columns [first, first + size) of h, above their own block, become those of R.
-// `tiles` gets their transpose and `panel` [first][kBlock] a copy.
+// `tiles` gets their transpose and `panel` [first][kBlock] a copy; `columns`
+// [kBlock][kBlock] is scratch.
 void SolveColumns(MatrixView<double> h, int64_t first, int64_t size,
-                  double* tiles, double* panel, ThreadPool& pool) {
-  const MatrixView<const double> block =
-      h.Rows(first, size).Columns(first, size);
+                  double* tiles, double* panel, double* columns,
+                  ThreadPool& pool) {
+  for (int64_t i = 0; i < size; ++i) {
+    for (int64_t j = i; j < size; ++j) {
+      columns[j * kBlock + i] = h.row(first + i)[first + j];
+    }
+  }
+  const MatrixView<const double> block(columns, size, size, kBlock);
   pool.ParallelForStealing(
       first / kDoubleTile, 1, [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t) {
@@ -161,13 +167,14 @@ bool FactorUpper(MatrixView<double> h, ThreadPool& pool) {
   const int64_t n = h.rows;
   if (n == 0) return true;
   const int64_t begin = (n - 1) / kBlock * kBlock;
-  double* const tiles = DoubleScratch(2 * begin * kBlock, pool);
+  double* const tiles = DoubleScratch((2 * begin + kBlock) * kBlock, pool);
   double* const panel = tiles + begin * kBlock;
+  double* const columns = panel + begin * kBlock;
   for (int64_t first = begin; first >= 0; first -= kBlock) {
     const int64_t size = std::min(kBlock, n - first);
     if (!FactorBlock(h.Rows(first, size).Columns(first, size))) return false;
     if (first == 0) break;
-    SolveColumns(h, first, size, tiles, panel, pool);
+    SolveColumns(h, first, size, tiles, panel, columns, pool);
     SubtractColumns(h.Rows(0, first).Columns(0, first), size, tiles, panel,
                     pool);
   }

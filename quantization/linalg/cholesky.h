@@ -14,7 +14,7 @@
 // |H - R R^T| <= gamma(n + n / 64) |R| |R^T|, element by element, with gamma(m)
 // = m u / (1 - m u), u = 2^-53; and |U R - I| <= gamma(3 n) (|U| |R|)^2. The
 // bits do not depend on the number of threads; among ISAs they may differ.
-// Scratch, 2 KiB for each row of the matrix and 256 KiB for each thread, comes
+// Scratch, 2 KiB for each row of the matrix and 300 KiB for each thread, comes
 // from the pool.
 #ifndef NIBBLE_QUANTIZATION_LINALG_CHOLESKY_H_
 #define NIBBLE_QUANTIZATION_LINALG_CHOLESKY_H_
