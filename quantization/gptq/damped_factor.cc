@@ -91,9 +91,8 @@ std::optional<double> Factor(const Gram& gram, absl::Span<const int32_t> order,
 }
 
 void Pack(MatrixView<const double> upper, StripMatrix& out, ThreadPool& pool) {
-  const int64_t strips = (out.columns() + kStripColumns - 1) / kStripColumns;
   pool.ParallelForStealing(
-      strips, /*grain=*/1, [&](int64_t begin, int64_t end, int) {
+      out.strips(), /*grain=*/1, [&](int64_t begin, int64_t end, int) {
         for (int64_t s = begin; s < end; ++s) {
           const int64_t first = s * kStripColumns;
           const int64_t last = std::min(first + kStripColumns, out.columns());
@@ -134,7 +133,7 @@ StripMatrix Correction(const Gram& gram, absl::Span<const int32_t> order,
     }
   });
   GemmNN(product, u, {}, d, pool);
-  StripMatrix out(n);
+  StripMatrix out(n, StripMatrix::Shape::kUpper);
   // In place of the factor's own type.
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = i + 1; j < n; ++j) {
@@ -166,7 +165,7 @@ std::optional<DampedFactor> FactorDamped(const Gram& gram,
       Factor(gram, result.order, options.damping, h, pool);
   if (!damping.has_value()) return std::nullopt;
   result.damping_used = *damping;
-  result.factor = StripMatrix(n);
+  result.factor = StripMatrix(n, StripMatrix::Shape::kUpper);
   Pack(h, result.factor, pool);
   if (options.correction != 0) {
     result.correction =

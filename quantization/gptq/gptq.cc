@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "quantization/gptq/gptq_panel.h"
 #include "quantization/gptq/gram.h"
 #include "quantization/gptq/panel_solver.h"
+#include "quantization/gptq/refine.h"
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/rounding/round_matrix.h"
@@ -117,6 +119,27 @@ double Solve(const GptqProblem& problem, ThreadPool& pool,
   return sum;
 }
 
+void Refine(MatrixView<const float> weights, const Gram& gram,
+            const GptqOptions& options, const DampedFactor& factor,
+            ThreadPool& pool, QuantizedMatrix& out) {
+  std::vector<int32_t> order = factor.order;
+  if (options.static_groups) std::iota(order.begin(), order.end(), 0);
+  RefineProblem problem = MakeRefineProblem(
+      weights, gram, order, factor.damping_used, options.correction, pool);
+  problem.rounds = options.refinements;
+  std::vector<std::optional<RefinePanel>> workers(
+      static_cast<size_t>(pool.threads()));
+  const int64_t panels = (weights.rows + kPanelRows - 1) / kPanelRows;
+  pool.ParallelForStealing(
+      panels, /*grain=*/1, [&](int64_t begin, int64_t end, int thread) {
+        std::optional<RefinePanel>& worker = workers[thread];
+        if (!worker.has_value()) worker.emplace(problem, options.spec);
+        for (int64_t i = begin; i < end; ++i) {
+          worker->Refine(i * kPanelRows, out);
+        }
+      });
+}
+
 std::optional<GptqResult> Solved(MatrixView<const float> weights,
                                  const Gram& gram, const GptqOptions& options,
                                  ThreadPool& pool) {
@@ -145,6 +168,9 @@ std::optional<GptqResult> Solved(MatrixView<const float> weights,
   result.damping_used = factor->damping_used;
   result.squared_errors = Solve(problem, pool, result.matrix);
   if (!std::isfinite(result.squared_errors)) return std::nullopt;
+  if (options.refinements > 0) {
+    Refine(weights, gram, options, *factor, pool, result.matrix);
+  }
   return result;
 }
 

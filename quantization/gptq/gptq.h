@@ -58,6 +58,8 @@ struct GptqOptions {
   // Share of GPTAQ's correction (Li et al., arXiv 2504.02692) for what earlier
   // blocks did to the inputs; needs Gram::AddPair. The paper's code has 0.25.
   double correction = 0;
+  // Rounds of coordinate descent behind it (refine.h), on scales and codes.
+  int refinements = 0;
 };
 
 struct GptqResult {
@@ -69,8 +71,8 @@ struct GptqResult {
   // and of rounding to nearest with the same `search`.
   double loss = 0;
   double nearest_loss = 0;
-  // The sum of all e_c^2: tr(dW H dW^T) with the damped H, of all rows. 0 after
-  // a fall back.
+  // The sum of all e_c^2: tr(dW H dW^T) with the damped H, of all rows, before
+  // any refinement. 0 after a fall back.
   double squared_errors = 0;
 };
 

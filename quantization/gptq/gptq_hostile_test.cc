@@ -37,12 +37,13 @@ class GptqHostile : public ::testing::Test {
     const Gram gram = GramOf(x, pool_);
     for (const CodeOffset offset :
          {CodeOffset::kSymmetric, CodeOffset::kZeros, CodeOffset::kMinimums}) {
-      for (const int mode : {0, 1, 2, 3}) {
+      for (const int mode : {0, 1, 2, 3, 4}) {
         GptqOptions options;
         options.spec = {4, 32, offset};
         options.act_order = mode & 1;
         options.static_groups = mode & 2;
-        options.search = mode == 3;
+        options.search = mode >= 3;
+        options.refinements = mode == 4 ? 2 : 0;
         const absl::StatusOr<GptqResult> result =
             QuantizeGptq(w.view(), gram, options, pool_);
         ASSERT_THAT(result, IsOk());
@@ -100,6 +101,23 @@ TEST_F(GptqHostile, HugeOutliers) {
   w_.at(3, 11) = 30000.0f;
   w_.at(4, 12) = -1e20f;
   CheckAll(w_, x_);
+}
+
+TEST_F(GptqHostile, FloatInputsThatHaveNothingToDoWithTheOthers) {
+  const Matrix other = CorrelatedInputs(300, 72, 7);
+  Gram gram(72);
+  gram.AddPair(x_.view(), other.view(), pool_);
+  gram.Finish(pool_);
+  GptqOptions options;
+  options.spec = {4, 32, CodeOffset::kZeros};
+  options.correction = 1;
+  options.refinements = 2;
+  const absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w_.view(), gram, options, pool_);
+  ASSERT_THAT(result, IsOk());
+  for (const float value : Dequantized(result->matrix)) {
+    ASSERT_TRUE(std::isfinite(value));
+  }
 }
 
 TEST_F(GptqHostile, TinyInputs) {

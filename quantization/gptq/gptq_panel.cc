@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "quantization/gptq/damped_factor.h"
 #include "quantization/gptq/gptq.h"
+#include "quantization/gptq/panel_grid.h"
 #include "quantization/gptq/panel_solver.h"
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/group_search.h"
@@ -28,19 +29,6 @@ int64_t BlockColumns(const GptqOptions& options, int64_t group_inputs,
   const int64_t block = RoundUp(options.block, kStripColumns);
   if (is_static || block < group_inputs) return block;
   return block / group_inputs * group_inputs;
-}
-
-void SetRow(const GroupGrid& grid, const GridSpec& spec, int64_t row,
-            PanelGrid& out) {
-  const bool minimums = spec.offset == CodeOffset::kMinimums;
-  const float zero = minimums ? 0.0f : grid.offset;
-  const bool flat = grid.scale == 0.0f;
-  out.divisor[row] = flat ? 1.0f : grid.scale;
-  out.scale[row] = grid.scale;
-  out.shift[row] = minimums ? grid.offset : 0.0f;
-  out.low[row] = flat ? 0.0f : static_cast<float>(spec.min_code()) - zero;
-  out.high[row] = flat ? 0.0f : static_cast<float>(spec.max_code()) - zero;
-  out.zero[row] = zero;
 }
 
 }  // namespace
@@ -166,7 +154,7 @@ void GptqPanel::FitGroupOfRows(int64_t group, int64_t begin, int64_t end,
                                           options.search_options)
                             : FitGroup(part, options.spec);
     }
-    SetRow(grid, options.spec, r, grids_[group]);
+    SetPanelRow(grid, options.spec, r, grids_[group]);
     row_grids_[group * kPanelRows + r] = grid;
   }
 }

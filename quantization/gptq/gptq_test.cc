@@ -322,9 +322,10 @@ TEST(Gptq, CorrectionMovesTowardsTheFloatOutputs) {
   Gram gram(64);
   gram.AddPair(x.view(), x_float.view(), pool);
   gram.Finish(pool);
-  const auto error = [&](double correction) {
+  const auto error = [&](double correction, int refinements) {
     GptqOptions options = OptionsOf({4, 32, CodeOffset::kZeros});
     options.correction = correction;
+    options.refinements = refinements;
     const std::vector<float> became =
         Dequantized(Quantize(w, gram, options).matrix);
     double sum = 0;
@@ -340,9 +341,65 @@ TEST(Gptq, CorrectionMovesTowardsTheFloatOutputs) {
     }
     return sum;
   };
-  const double none = error(0), quarter = error(0.25), whole = error(1);
-  EXPECT_LT(quarter, none);
-  EXPECT_LT(whole, quarter);
+  EXPECT_LT(error(0.25, 0), error(0, 0));
+  EXPECT_LT(error(1, 0), error(0.25, 0));
+  EXPECT_LT(error(1, 2), error(1, 0));
+}
+
+// ---- Refinement
+
+TEST(GptqRefinement, LowersTheLoss) {
+  ThreadPool pool(2);
+  const Matrix w = NormalMatrix(70, 100, 0.2f, 23);
+  const Gram gram = GramOf(CorrelatedInputs(700, 100, 24), pool);
+  const std::vector<double> h = Damped(gram, 0.01);
+  for (const GridSpec& spec : SomeSpecs()) {
+    for (const int mode : {0, 1, 2}) {
+      GptqOptions options = OptionsOf(spec);
+      options.act_order = mode > 0;
+      options.static_groups = mode == 2;
+      double before = std::numeric_limits<double>::infinity();
+      for (const int refinements : {0, 1, 3}) {
+        options.refinements = refinements;
+        const double loss =
+            Trace(w, Dequantized(Quantize(w, gram, options).matrix), h);
+        EXPECT_LT(loss, before) << spec.bits << " " << mode;
+        before = loss;
+      }
+    }
+  }
+}
+
+TEST(GptqRefinement, EndsWhereNoSingleCodeCanImprove) {
+  ThreadPool pool(2);
+  const Matrix w = NormalMatrix(16, 48, 0.2f, 25);
+  const Gram gram = GramOf(CorrelatedInputs(300, 48, 26), pool);
+  const std::vector<double> h = Damped(gram, 0.01);
+  for (const GridSpec& spec : SomeSpecs()) {
+    GptqOptions options = OptionsOf(spec);
+    options.refinements = 100;
+    const QuantizedMatrix matrix = Quantize(w, gram, options).matrix;
+    const std::vector<float> became = Dequantized(matrix);
+    for (int64_t r = 0; r < w.rows; ++r) {
+      for (int64_t c = 0; c < w.cols; ++c) {
+        double slope = 0;
+        for (int64_t k = 0; k < w.cols; ++k) {
+          slope +=
+              h[c * w.cols + k] * (double{w.at(r, k)} - became[r * w.cols + k]);
+        }
+        const int code = matrix.row_codes(r)[c];
+        const GroupGrid grid = matrix.grid(r, c / matrix.spec.group_size);
+        for (const int other : {code - 1, code + 1}) {
+          if (other < spec.min_code() || other > spec.max_code()) continue;
+          const double move =
+              double{DecodeWeight(other, grid, spec)} - became[r * w.cols + c];
+          const double square = move * move * h[c * w.cols + c];
+          // Slopes are f32.
+          EXPECT_GE(square - 2 * move * slope, -1e-3 * square);
+        }
+      }
+    }
+  }
 }
 
 // ---- What must not matter
@@ -355,12 +412,13 @@ TEST(Gptq, BlocksChangeNoBit) {
   gram.AddPair(x.view(), CorrelatedInputs(300, 203, 20).view(), pool);
   gram.Finish(pool);
   for (const int64_t size : {int64_t{32}, int64_t{64}, kWholeRow}) {
-    for (const int mode : {0, 1, 2, 3, 4}) {
+    for (const int mode : {0, 1, 2, 3, 4, 5}) {
       GptqOptions options = OptionsOf({4, size, CodeOffset::kZeros});
       options.act_order = mode == 1 || mode == 2;
       options.static_groups = mode == 2;
       options.search = mode == 3;
-      options.correction = mode == 4 ? 0.25 : 0;
+      options.correction = mode >= 4 ? 0.25 : 0;
+      options.refinements = mode == 5 ? 2 : 0;
       const GptqResult want = Quantize(w, gram, options);
       ASSERT_FALSE(want.fell_back_to_nearest);
       for (const int64_t block : {1, 8, 40, 64, 100, 1000}) {
@@ -379,6 +437,7 @@ TEST(Gptq, ThreadsChangeNoBit) {
   for (const GridSpec& spec : SomeSpecs()) {
     GptqOptions options = OptionsOf(spec);
     options.act_order = true;
+    options.refinements = 1;
     const GptqResult one = Quantize(w, gram, options, 1);
     const GptqResult three = Quantize(w, gram, options, 3);
     ExpectSameBits(one.matrix, three.matrix);

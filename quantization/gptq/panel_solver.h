@@ -19,15 +19,21 @@ inline constexpr int64_t kPanelRows = 64;
 // Columns that are updated together: accumulators times two vectors of rows.
 inline constexpr int64_t kStripColumns = 8;
 
-// An upper triangular matrix as the loops read it: strips of kStripColumns
-// columns, each [rows down to the strip's end, kStripColumns].
+// A square matrix as the loops read it: strips of kStripColumns columns, each
+// [rows, kStripColumns]; of an upper triangular one, rows down to the strip's
+// end.
 class StripMatrix {
  public:
+  enum class Shape { kUpper, kSquare };
+
   StripMatrix() = default;
-  // Zeros beyond the matrix.
-  explicit StripMatrix(int64_t columns);
+  // Zeros.
+  StripMatrix(int64_t columns, Shape shape);
 
   int64_t columns() const { return columns_; }
+  int64_t strips() const {
+    return (columns_ + kStripColumns - 1) / kStripColumns;
+  }
   bool empty() const { return values_.empty(); }
   // Row 0 of columns [strip * 8, strip * 8 + 8).
   float* strip(int64_t strip) { return values_.data() + StripOffset(strip); }
@@ -40,11 +46,14 @@ class StripMatrix {
   }
 
  private:
-  static int64_t StripOffset(int64_t strip) {
-    return strip * (strip + 1) / 2 * kStripColumns * kStripColumns;
+  int64_t StripOffset(int64_t strip) const {
+    return shape_ == Shape::kSquare
+               ? strip * columns_ * kStripColumns
+               : strip * (strip + 1) / 2 * kStripColumns * kStripColumns;
   }
 
   int64_t columns_ = 0;
+  Shape shape_ = Shape::kUpper;
   Array<float> values_;
 };
 
@@ -63,6 +72,13 @@ struct PanelGrid {
 void RoundColumn(const float* weights, const PanelGrid& grid, float diagonal,
                  uint8_t* codes, float* errors, float* loss);
 
+// Moves one column to the codes of least loss, all else fixed: by the slope
+// (half of the loss's derivative, downwards) and the curvature H_cc of the
+// loss. steps: code - zero, changed in place; moved: by how much the weights
+// grew.
+void DescendColumn(const float* slope, const PanelGrid& grid, float curvature,
+                   float* steps, float* moved);
+
 // Columns that have been rounded, and what they do to later ones.
 struct PanelUpdate {
   const StripMatrix* factor = nullptr;      // U
@@ -72,8 +88,8 @@ struct PanelUpdate {
   const float* rounded = nullptr;           // w_c, likewise; for P only
 };
 
-// Applies it to columns [begin, end), last <= begin. weights: [columns,
-// kPanelRows], all of the panel's.
+// Applies it to columns [begin, end); with triangular matrices last <= begin.
+// weights: [columns, kPanelRows], all of the panel's.
 void UpdateColumns(const PanelUpdate& update, int64_t begin, int64_t end,
                    float* weights);
 

@@ -43,6 +43,23 @@ void Round(const float* weights, const PanelGrid& grid, float diagonal,
   }
 }
 
+void Descend(const float* slope, const PanelGrid& grid, float curvature,
+             float* steps, float* moved) {
+  const F32 f32;
+  const V by = hn::Set(f32, curvature);
+  for (int64_t r = 0; r < kPanelRows; r += hn::Lanes(f32)) {
+    const V before = hn::Load(f32, steps + r);
+    const V width = hn::Mul(by, hn::Load(f32, grid.divisor + r));
+    V after =
+        hn::Round(hn::Add(before, hn::Div(hn::Load(f32, slope + r), width)));
+    after = hn::Min(hn::Max(after, hn::Load(f32, grid.low + r)),
+                    hn::Load(f32, grid.high + r));
+    hn::Store(after, f32, steps + r);
+    hn::Store(hn::Mul(hn::Sub(after, before), hn::Load(f32, grid.scale + r)),
+              f32, moved + r);
+  }
+}
+
 // Columns [begin, begin + kCount) of one strip. factor, correction: from row
 // `first`, column `begin`.
 template <int kCount, bool kCorrected>
@@ -116,6 +133,11 @@ void RoundLoop(const float* weights, const PanelGrid& grid, float diagonal,
   Round(weights, grid, diagonal, codes, errors, loss);
 }
 
+void DescendLoop(const float* slope, const PanelGrid& grid, float curvature,
+                 float* steps, float* moved) {
+  Descend(slope, grid, curvature, steps, moved);
+}
+
 void UpdateLoop(const PanelUpdate& update, int64_t begin, int64_t end,
                 float* weights) {
   if (update.correction != nullptr) {
@@ -133,18 +155,24 @@ HWY_AFTER_NAMESPACE();
 namespace nibble {
 
 HWY_EXPORT(RoundLoop);
+HWY_EXPORT(DescendLoop);
 HWY_EXPORT(UpdateLoop);
 
-StripMatrix::StripMatrix(int64_t columns)
-    : columns_(columns),
-      values_(static_cast<size_t>(
-                  StripOffset((columns + kStripColumns - 1) / kStripColumns)),
-              AlignedBuffer::Fill::kZero) {}
+StripMatrix::StripMatrix(int64_t columns, Shape shape)
+    : columns_(columns), shape_(shape) {
+  values_ = Array<float>(static_cast<size_t>(StripOffset(strips())),
+                         AlignedBuffer::Fill::kZero);
+}
 
 void RoundColumn(const float* weights, const PanelGrid& grid, float diagonal,
                  uint8_t* codes, float* errors, float* loss) {
   HWY_DYNAMIC_DISPATCH(RoundLoop)
   (weights, grid, diagonal, codes, errors, loss);
+}
+
+void DescendColumn(const float* slope, const PanelGrid& grid, float curvature,
+                   float* steps, float* moved) {
+  HWY_DYNAMIC_DISPATCH(DescendLoop)(slope, grid, curvature, steps, moved);
 }
 
 void UpdateColumns(const PanelUpdate& update, int64_t begin, int64_t end,

@@ -1,0 +1,272 @@
+#include "quantization/gptq/refine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "kernels/thread_pool.h"
+#include "quantization/gptq/gram.h"
+#include "quantization/gptq/panel_grid.h"
+#include "quantization/gptq/panel_solver.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
+#include "tensor/buffer.h"
+#include "tensor/coded_matrix.h"
+#include "tensor/view.h"
+
+namespace nibble {
+namespace {
+
+// Columns whose moves are applied to the others together: as many as keep the
+// moves (128 x 64 floats) in the first-level cache.
+constexpr int64_t kBlock = 128;
+
+StripMatrix PackSquare(MatrixView<const float> matrix,
+                       absl::Span<const int32_t> order, float share,
+                       ThreadPool& pool) {
+  StripMatrix out(matrix.rows, StripMatrix::Shape::kSquare);
+  pool.ParallelForStealing(
+      out.strips(), /*grain=*/1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t s = begin; s < end; ++s) {
+          const int64_t first = s * kStripColumns;
+          const int64_t last = std::min(first + kStripColumns, matrix.rows);
+          for (int64_t i = 0; i < matrix.rows; ++i) {
+            const float* from = matrix.row(order[i]);
+            float* to = out.strip(s) + i * kStripColumns - first;
+            for (int64_t j = first; j < last; ++j) {
+              to[j] = share * from[order[j]];
+            }
+          }
+        }
+      });
+  return out;
+}
+
+}  // namespace
+
+RefineProblem MakeRefineProblem(MatrixView<const float> weights,
+                                const Gram& gram,
+                                absl::Span<const int32_t> order, double damping,
+                                double correction, ThreadPool& pool) {
+  RefineProblem problem;
+  problem.weights = weights;
+  problem.order.assign(order.begin(), order.end());
+  problem.moments = PackSquare(gram.mean(), order, 1.0f, pool);
+  double mean = 0;
+  int64_t active = 0;
+  for (const float value : gram.mean_squares()) {
+    mean += value;
+    active += value > 0;
+  }
+  mean /= static_cast<double>(std::max<int64_t>(active, 1));
+  for (int64_t c = 0; c < weights.cols; ++c) {
+    const float square = gram.mean_squares()[order[c]];
+    const float value =
+        static_cast<float>((square > 0 ? square : mean) + damping * mean);
+    problem.moments.strip(
+        c / kStripColumns)[c * kStripColumns + c % kStripColumns] = value;
+    problem.curvature.push_back(value);
+  }
+  if (correction != 0) {
+    problem.cross = PackSquare(gram.mean_cross(), order,
+                               static_cast<float>(correction), pool);
+  }
+  return problem;
+}
+
+RefinePanel::RefinePanel(const RefineProblem& problem, const GridSpec& spec)
+    : problem_(problem),
+      spec_(spec),
+      columns_(problem.weights.cols),
+      group_inputs_(spec.group_inputs(columns_)),
+      slope_(static_cast<size_t>((columns_ + kStripColumns) * kPanelRows)),
+      steps_(slope_.size()),
+      moved_(slope_.size()),
+      scratch_(slope_.size()),
+      grids_(spec.groups(columns_)),
+      row_grids_(grids_.size() * kPanelRows) {}
+
+int64_t RefinePanel::GroupEnd(int64_t group) const {
+  return std::min(columns_, (group + 1) * group_inputs_);
+}
+
+void RefinePanel::Refine(int64_t first, QuantizedMatrix& matrix) {
+  first_ = first;
+  rows_ = std::min(kPanelRows, problem_.weights.rows - first);
+  Load(matrix);
+  for (int round = 0; round < problem_.rounds; ++round) {
+    FitScales();
+    DescendCodes();
+  }
+  Store(matrix);
+}
+
+void RefinePanel::Apply(const StripMatrix& by, int64_t first, int64_t last,
+                        int64_t begin, int64_t end, float* values) {
+  PanelUpdate update;
+  update.factor = &by;
+  update.first = first;
+  update.last = last;
+  update.errors = moved_.data() + first * kPanelRows;
+  UpdateColumns(update, begin, end, values);
+}
+
+void RefinePanel::Load(const QuantizedMatrix& matrix) {
+  for (Array<float>* values : {&slope_, &steps_, &moved_}) {
+    std::fill(values->begin(), values->end(), 0.0f);
+  }
+  for (int64_t group = 0; group < static_cast<int64_t>(grids_.size());
+       ++group) {
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      const GroupGrid grid =
+          r < rows_ ? matrix.grid(first_ + r, group) : GroupGrid();
+      row_grids_[group * kPanelRows + r] = grid;
+      SetPanelRow(grid, spec_, r, grids_[group]);
+    }
+  }
+  // First the correction's part of the slope: moved = -w.
+  for (int64_t r = 0; r < rows_; ++r) {
+    const float* w = problem_.weights.row(first_ + r);
+    for (int64_t c = 0; c < columns_; ++c) {
+      moved_[c * kPanelRows + r] = -w[problem_.order[c]];
+    }
+  }
+  if (!problem_.cross.empty()) {
+    for (int64_t c = 0; c < columns_; c += kBlock) {
+      Apply(problem_.cross, c, std::min(c + kBlock, columns_), 0, columns_,
+            slope_.data());
+    }
+  }
+  // Then d H: moved = decoded - w.
+  for (int64_t r = 0; r < rows_; ++r) {
+    const absl::Span<const uint8_t> codes = matrix.row_codes(first_ + r);
+    for (int64_t c = 0; c < columns_; ++c) {
+      const PanelGrid& grid = grids_[c / group_inputs_];
+      const float steps = static_cast<float>(codes[c]) - grid.zero[r];
+      steps_[c * kPanelRows + r] = steps;
+      moved_[c * kPanelRows + r] += grid.scale[r] * steps + grid.shift[r];
+    }
+  }
+  for (int64_t c = 0; c < columns_; c += kBlock) {
+    Apply(problem_.moments, c, std::min(c + kBlock, columns_), 0, columns_,
+          slope_.data());
+  }
+}
+
+void RefinePanel::FitScales() {
+  for (int64_t group = 0; group < static_cast<int64_t>(grids_.size());
+       ++group) {
+    FitGroup(group);
+    const int64_t end = GroupEnd(group);
+    for (int64_t c = group * group_inputs_; c < end; c += kBlock) {
+      Apply(problem_.moments, c, std::min(c + kBlock, end), 0, columns_,
+            slope_.data());
+    }
+  }
+}
+
+// The loss is quadratic in the change (ds, dm) of scale and minimum: less
+// 2 (ds a + dm b), plus ds^2 A + 2 ds dm B + dm^2 C.
+void RefinePanel::FitGroup(int64_t group) {
+  const bool minimums = spec_.offset == CodeOffset::kMinimums;
+  const int64_t begin = group * group_inputs_, end = GroupEnd(group);
+  // scratch = steps H within the group.
+  std::fill_n(scratch_.data() + begin * kPanelRows, (end - begin) * kPanelRows,
+              0.0f);
+  for (int64_t i = begin * kPanelRows; i < end * kPanelRows; ++i) {
+    moved_[i] = -steps_[i];
+  }
+  for (int64_t c = begin; c < end; c += kBlock) {
+    Apply(problem_.moments, c, std::min(c + kBlock, end), begin, end,
+          scratch_.data());
+  }
+  double ones = 0;  // 1 H 1^T within the group
+  if (minimums) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = begin; j < end; ++j) ones += problem_.moments.at(i, j);
+    }
+  }
+  float ds[kPanelRows], dm[kPanelRows];
+  for (int64_t r = 0; r < kPanelRows; ++r) {
+    double a = 0, b = 0, aa = 0, ab = 0;
+    for (int64_t i = begin * kPanelRows + r; i < end * kPanelRows;
+         i += kPanelRows) {
+      a += double{steps_[i]} * slope_[i];
+      b += slope_[i];
+      aa += double{steps_[i]} * scratch_[i];
+      ab += scratch_[i];
+    }
+    ds[r] = dm[r] = 0;
+    GroupGrid& grid = row_grids_[group * kPanelRows + r];
+    if (grid.scale == 0.0f || !(aa > 0)) continue;
+    GroupGrid fit = grid;
+    if (minimums) {
+      const double determinant = aa * ones - ab * ab;
+      if (!(determinant > 1e-9 * aa * ones)) continue;
+      fit.scale =
+          StoredParameter(grid.scale + (a * ones - b * ab) / determinant);
+      // The best minimum beside the scale as it is stored.
+      fit.offset = StoredParameter(
+          grid.offset + (b - (double{fit.scale} - grid.scale) * ab) / ones);
+    } else {
+      fit.scale = StoredParameter(grid.scale + a / aa);
+    }
+    const double s = double{fit.scale} - grid.scale;
+    const double m = minimums ? double{fit.offset} - grid.offset : 0.0;
+    const double gain =
+        2 * (s * a + m * b) - (s * s * aa + 2 * s * m * ab + m * m * ones);
+    if (!(gain > 0) || fit.scale == 0.0f || !std::isfinite(fit.scale) ||
+        !std::isfinite(fit.offset)) {
+      continue;
+    }
+    ds[r] = static_cast<float>(s);
+    dm[r] = static_cast<float>(m);
+    grid = fit;
+    SetPanelRow(fit, spec_, r, grids_[group]);
+  }
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t r = 0; r < kPanelRows; ++r) {
+      moved_[c * kPanelRows + r] = ds[r] * steps_[c * kPanelRows + r] + dm[r];
+    }
+  }
+}
+
+void RefinePanel::DescendCodes() {
+  for (int64_t begin = 0; begin < columns_; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, columns_);
+    const int64_t size = (end - begin) * kPanelRows;
+    float* slope = slope_.data() + begin * kPanelRows;
+    std::copy_n(slope, size, scratch_.data());
+    for (int64_t strip = begin; strip < end; strip += kStripColumns) {
+      const int64_t strip_end = std::min(strip + kStripColumns, end);
+      for (int64_t c = strip; c < strip_end; ++c) {
+        DescendColumn(slope_.data() + c * kPanelRows, grids_[c / group_inputs_],
+                      problem_.curvature[c], steps_.data() + c * kPanelRows,
+                      moved_.data() + c * kPanelRows);
+        Apply(problem_.moments, c, c + 1, c + 1, strip_end, slope_.data());
+      }
+      Apply(problem_.moments, strip, strip_end, strip_end, end, slope_.data());
+    }
+    // All moves of the block on all columns, its own among them, at once.
+    std::copy_n(scratch_.data(), size, slope);
+    Apply(problem_.moments, begin, end, 0, columns_, slope_.data());
+  }
+}
+
+void RefinePanel::Store(QuantizedMatrix& matrix) const {
+  for (int64_t r = 0; r < rows_; ++r) {
+    const absl::Span<uint8_t> codes = matrix.row_codes(first_ + r);
+    for (int64_t c = 0; c < columns_; ++c) {
+      const PanelGrid& grid = grids_[c / group_inputs_];
+      codes[c] =
+          static_cast<uint8_t>(steps_[c * kPanelRows + r] + grid.zero[r]);
+    }
+    for (int64_t group = 0; group < matrix.groups(); ++group) {
+      matrix.set_grid(first_ + r, group, row_grids_[group * kPanelRows + r]);
+    }
+  }
+}
+
+}  // namespace nibble
