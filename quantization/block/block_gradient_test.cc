@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "kernels/convert/convert.h"
 #include "kernels/elementwise/activation.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/thread_pool.h"
@@ -309,6 +310,43 @@ TEST(BlockGradientLengthTest, EveryActivationHasItsGradient) {
       config.activation = activation;
       config.gated = gated;
       ExpectFloatIsDouble(config, kLength, GemmPrecision::kF32, kFloatBound);
+    }
+  }
+}
+
+// Padding, dead channels and the outliers of real hidden states: rows of zeros,
+// where RMSNorm divides by sqrt(eps), and values of 10^4.
+TEST(BlockGradientLengthTest, ZerosAndOutliersGiveFiniteGradients) {
+  ThreadPool pool(2);
+  for (const DecoderGraph& graph : DecoderGraphs()) {
+    const DecoderConfig& config = graph.config;
+    BlockWeights<float> weights = RandomBlock(config, 1, pool);
+    Array<float> x = RandomRows<float>(kTokens, config.hidden, 5);
+    std::fill_n(x.data(), 3 * config.hidden, 0.0f);
+    for (int64_t t = 4; t < kTokens; ++t) {
+      x[static_cast<size_t>(t * config.hidden + 1)] = 1e4f;
+    }
+    const Array<float> dy = RandomRows<float>(kTokens, config.hidden, 6);
+    const MatrixView<const float> view(x.data(), kTokens, config.hidden);
+    for (const GemmPrecision precision :
+         {GemmPrecision::kF32, GemmPrecision::kBF16}) {
+      Block<float> block(config, 1, kLength, precision);
+      block.SetWeights(weights, /*gradients=*/true, pool);
+      BlockActivations<float> acts;
+      block.Forward(view, acts, pool);
+      BlockGradients<float> gradients;
+      WantEverything(gradients);
+      block.Backward(view, acts,
+                     MatrixView<const float>(dy.data(), kTokens, config.hidden),
+                     gradients, pool);
+      EXPECT_TRUE(AllFinite(Flat(acts.output()))) << graph.name;
+      EXPECT_TRUE(AllFinite(Flat<float>(gradients.x.view()))) << graph.name;
+      ForEachGradient(weights, gradients,
+                      [&](const std::string& name, absl::Span<float>,
+                          absl::Span<const float> gradient) {
+                        EXPECT_TRUE(AllFinite(gradient))
+                            << graph.name << ": " << name;
+                      });
     }
   }
 }
