@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/convert/convert.h"
@@ -30,6 +31,7 @@
 #include "tensor/view.h"
 #include "testing/coded_tensors.h"
 #include "testing/decoder_graphs.h"
+#include "testing/gguf_builder.h"
 #include "testing/matchers.h"
 #include "testing/quantized_model.h"
 #include "testing/random_checkpoint.h"
@@ -46,9 +48,11 @@ using ::nibble::testing::Converted;
 using ::nibble::testing::DecoderGraph;
 using ::nibble::testing::DecoderGraphs;
 using ::nibble::testing::Flat;
+using ::nibble::testing::GgufBuilder;
 using ::nibble::testing::IsOk;
 using ::nibble::testing::RandomCheckpoint;
 using ::nibble::testing::RandomRows;
+using ::nibble::testing::RandomValues;
 using ::nibble::testing::ReferenceLogits;
 using ::nibble::testing::RelativeError;
 using ::nibble::testing::StatusIs;
@@ -287,6 +291,82 @@ TEST(ChannelScalingTest, WrittenFamiliesComputeTheSame) {
     EXPECT_NE((*LoadBlock(*plain, 0, pool))[LinearId::kQkv].weight.span(),
               (*LoadBlock(*scaled, 0, pool))[LinearId::kQkv].weight.span());
   }
+}
+
+// Random blocks of Q8_0: a scale of 2^-8 in f16, then 32 codes.
+std::vector<std::byte> RandomQ8(int64_t weights, RandomValues& random) {
+  std::vector<std::byte> bytes;
+  for (int64_t block = 0; block < weights / 32; ++block) {
+    bytes.push_back(std::byte{0x00});
+    bytes.push_back(std::byte{0x1C});
+    for (int i = 0; i < 32; ++i) {
+      bytes.push_back(static_cast<std::byte>(random.Below(256)));
+    }
+  }
+  return bytes;
+}
+
+// A Llama of one layer: hidden 32, 2 heads of 16, ffn 64, vocabulary 40.
+void WriteQ8Gguf(const std::string& path) {
+  GgufBuilder gguf;
+  gguf.String("general.architecture", "llama")
+      .Uint("general.file_type", 7)
+      .Uint("llama.embedding_length", 32)
+      .Uint("llama.block_count", 1)
+      .Uint("llama.feed_forward_length", 64)
+      .Uint("llama.attention.head_count", 2)
+      .Uint("llama.attention.head_count_kv", 2)
+      .Uint("llama.context_length", 64)
+      .Float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  RandomValues random(1);
+  const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols) {
+    gguf.Tensor(name, {rows, cols}, GgufBuilder::kTypeQ8_0,
+                RandomQ8(rows * cols, random));
+  };
+  const auto norm = [&](const std::string& name) {
+    gguf.F32(name, {32}, random.Uniform(32, 0.5f, 1.5f));
+  };
+  matrix("token_embd.weight", 40, 32);
+  norm("output_norm.weight");
+  norm("blk.0.attn_norm.weight");
+  norm("blk.0.ffn_norm.weight");
+  for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+    matrix(absl::StrCat("blk.0.", name, ".weight"), 32, 32);
+  }
+  matrix("blk.0.ffn_gate.weight", 64, 32);
+  matrix("blk.0.ffn_up.weight", 64, 32);
+  matrix("blk.0.ffn_down.weight", 32, 64);
+  gguf.Write(path);
+}
+
+// Blocks are read as their values, and written back as floats that compute the
+// same.
+TEST(ChannelScalingTest, WrittenGgufComputesTheSame) {
+  ThreadPool pool(2);
+  const std::vector<int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6};
+  const std::string path = ::testing::TempDir() + "/plain_q8.gguf";
+  WriteQ8Gguf(path);
+  const absl::StatusOr<Checkpoint> plain = OpenCheckpoint(path);
+  ASSERT_THAT(plain, IsOk());
+  const auto want = ReferenceLogits(*plain, tokens);
+  ASSERT_THAT(WriteScaled(*plain, {}, path + ".f32", pool), IsOk());
+  const absl::StatusOr<Checkpoint> scaled = OpenCheckpoint(path + ".f32");
+  ASSERT_THAT(scaled, IsOk());
+  const auto got = ReferenceLogits(*scaled, tokens);
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    EXPECT_LT(RelativeError(absl::MakeConstSpan(got[t]),
+                            absl::MakeConstSpan(want[t])),
+              0x1p-20);
+  }
+  // Unscaled in bf16: a code of 8 bits times a power of two is exact there.
+  ChannelScaling none;
+  none.deviation = 0;
+  none.dtype = DType::kBF16;
+  ASSERT_THAT(WriteScaled(*plain, none, path + ".bf16", pool), IsOk());
+  const absl::StatusOr<Checkpoint> same = OpenCheckpoint(path + ".bf16");
+  ASSERT_THAT(same, IsOk());
+  EXPECT_EQ(ReferenceLogits(*same, tokens), want);
+  EXPECT_EQ(*same->gguf->GetUint("general.file_type"), 32u);
 }
 
 }  // namespace
