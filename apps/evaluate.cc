@@ -154,6 +154,9 @@ absl::Status EvaluateMain(absl::Span<const std::string>) {
           ? Evaluate(**engine, *set, options)
           : EvaluateAgainst(**engine, **reference, *set, options);
   bar.Finish();
+  if (absl::IsCancelled(results.status())) {
+    return absl::CancelledError("interrupted; there is nothing to report");
+  }
   if (!results.ok()) return results.status();
   run.seconds = absl::ToDoubleSeconds(absl::Now() - start);
   run.results = *std::move(results);

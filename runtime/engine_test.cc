@@ -110,6 +110,60 @@ TEST_F(EngineTest, TellsWhatWasOpened) {
   EXPECT_GT(engine_->load_time(), absl::ZeroDuration());
 }
 
+TEST_F(EngineTest, PrefillBatchGivesTheBitsOfSequencesReadAlone) {
+  const std::vector<int32_t> tokens = Tokens(40);
+  const absl::Span<const int32_t> all(tokens);
+  const Rows expected = AllLogits(*engine_, tokens);
+  const Rows other = AllLogits(*engine_, all.subspan(20));
+  auto first = engine_->NewSequence(), second = engine_->NewSequence();
+  ASSERT_THAT(first, IsOk());
+  ASSERT_THAT(second, IsOk());
+  // Without logits, then with some of one and all of the other.
+  PrefillPart part;
+  part.sequence = first->get();
+  part.tokens = all.first(10);
+  part.last_logits = 0;
+  ASSERT_THAT(
+      engine_->PrefillBatch({part}, MatrixView<float>(nullptr, 0, kVocabulary)),
+      IsOk());
+  EXPECT_EQ((*first)->position(), 10);
+  part.tokens = all.subspan(10);
+  part.last_logits = 3;
+  const PrefillPart whole = {second->get(), all.subspan(20), 20};
+  std::vector<float> memory(23 * kVocabulary);
+  const MatrixView<float> logits(memory.data(), 23, kVocabulary);
+  ASSERT_THAT(engine_->PrefillBatch({part, whole}, logits), IsOk());
+  EXPECT_EQ((*first)->position(), 40);
+  for (int64_t i = 0; i < 23; ++i) {
+    const absl::Span<const float> row = logits.row_span(i);
+    EXPECT_EQ(row, absl::MakeConstSpan(i < 3 ? expected[37 + i] : other[i - 3]))
+        << i;
+  }
+}
+
+TEST_F(EngineTest, PrefillBatchRefusesWhatDoesNotFitAndMovesNothing) {
+  auto sequence = engine_->NewSequence();
+  ASSERT_THAT(sequence, IsOk());
+  std::vector<float> memory(4 * kVocabulary);
+  const MatrixView<float> logits(memory.data(), 1, kVocabulary);
+  const std::vector<int32_t> tokens = Tokens(200), bad = {1, kVocabulary};
+  const absl::Span<const int32_t> all(tokens);
+  const PrefillPart good = {sequence->get(), all.first(2), 1};
+  for (const PrefillPart& part :
+       {PrefillPart{sequence->get(), {}, 1}, PrefillPart{sequence->get(), all},
+        PrefillPart{sequence->get(), bad},
+        PrefillPart{sequence->get(), all.first(2), 3},
+        PrefillPart{sequence->get(), all.first(2), -1},
+        PrefillPart{sequence->get(), all.first(2), 2}}) {
+    EXPECT_THAT(engine_->PrefillBatch({part}, logits),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
+  }
+  EXPECT_THAT(engine_->PrefillBatch({}, logits),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
+  EXPECT_EQ((*sequence)->position(), 0);
+  EXPECT_THAT(engine_->PrefillBatch({good}, logits), IsOk());
+}
+
 struct Setting {
   WeightFormat weights;
   DType kv_cache;

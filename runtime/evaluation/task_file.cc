@@ -145,7 +145,7 @@ std::string CleanHellaSwag(absl::string_view raw) {
   return absl::StrReplaceAll(kept, {{"  ", " "}});
 }
 
-// First letter large, all others small.
+// First letter large, all others small; of ASCII, as the data's are.
 std::string Capitalize(std::string text) {
   absl::AsciiStrToLower(&text);
   if (!text.empty()) text[0] = absl::ascii_toupper(text[0]);
