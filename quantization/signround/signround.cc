@@ -91,6 +91,9 @@ class Trainer {
           trained.weights->linears[i].view();
       TunedMatrix& matrix =
           matrices_[i].emplace(weights, *trained.grids[i], pool);
+      if (options.starts[i] != nullptr) {
+        matrix.StartFrom(*options.starts[i], pool);
+      }
       result_.matrices[i] = matrix.MakeResult();
       const size_t size = static_cast<size_t>(weights.rows * weights.cols);
       if (values.size() < size) values = Array<float>(size);

@@ -42,6 +42,8 @@ struct SignRoundOptions {
   int64_t batch = 8;  // windows of a step
   uint64_t seed = 1;  // of the order of windows
   bool tune_range = true;
+  // Where training starts, by LinearId; null: rounded to nearest.
+  std::array<const QuantizedMatrix*, kLinearCount> starts = {};
   // Of the products; kBF16 where it is not set, but kF32 for 8 bits, whose
   // steps bf16 does not resolve.
   std::optional<GemmPrecision> precision;

@@ -1,6 +1,7 @@
 #include "quantization/signround/tuned_matrix.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -23,7 +24,47 @@ float Signed(double slope, float step) {
   return slope > 0 ? step : slope < 0 ? -step : 0.0f;
 }
 
+// A range that another method has fitted may have been narrowed too much.
+constexpr float kMaxGrowth = 1.25f;
+
+// How far behind the boundary to a code a shift puts a weight, in steps. Near
+// enough for training to take the code back, far enough for roundings.
+constexpr float kInside = 0.1f;
+
+// What moves a weight at `position` steps (without zero point) to `code`.
+int16_t ShiftTo(float code, float position, const FakeQuantGrid& grid) {
+  const float nearest = std::clamp(std::nearbyint(position) + grid.zero,
+                                   grid.min_code, grid.max_code);
+  if (nearest == code) return 0;
+  const float centre = code - grid.zero, reach = 0.5f - kInside;
+  const float shift =
+      std::clamp(position, centre - reach, centre + reach) - position;
+  constexpr float kEnd = 2.0f * kShiftOne - 1.0f;
+  return static_cast<int16_t>(
+      std::lround(std::clamp(shift * kShiftOne, -kEnd, kEnd)));
+}
+
 }  // namespace
+
+void TunedMatrix::StartFrom(const QuantizedMatrix& start, ThreadPool& pool) {
+  CHECK(start.input_order.empty());
+  CHECK(start.outputs == weights_.rows && start.inputs == weights_.cols);
+  max_ratio_ = kMaxGrowth;
+  const int64_t groups = spec_.groups(weights_.cols);
+  ForEachGroup(pool, [&](int64_t row, int64_t group, int64_t first,
+                         int64_t count) {
+    TunedRange& range = ranges_[static_cast<size_t>(row * groups + group)];
+    range = RangeOf(start.grid(row, group), spec_);
+    const FakeQuantGrid grid = FakeQuantGridOf(GridOf(range, spec_), spec_);
+    if (grid.scale == 0.0f) return;
+    const float* w = weights_.row(row) + first;
+    const uint8_t* codes = start.row_codes(row).data() + first;
+    int16_t* shift = shifts_.data() + row * weights_.cols + first;
+    for (int64_t j = 0; j < count; ++j) {
+      shift[j] = ShiftTo(codes[j], (w[j] - grid.minimum) / grid.scale, grid);
+    }
+  });
+}
 
 TunedMatrix::TunedMatrix(MatrixView<const float> weights, const GridSpec& spec,
                          ThreadPool& pool)
@@ -82,23 +123,23 @@ void TunedMatrix::Descend(const Step& step, MatrixView<float> values,
                           ThreadPool& pool) {
   const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
   const int64_t groups = spec_.groups(weights_.cols);
-  ForEachGroup(
-      pool, [&](int64_t row, int64_t group, int64_t first, int64_t count) {
-        const float* w = weights_.row(row) + first;
-        float* value = values.row(row) + first;
-        int16_t* shift = shifts_.data() + row * weights_.cols + first;
-        TunedRange& range = ranges_[static_cast<size_t>(row * groups + group)];
-        const GroupGrid grid = GridOf(range, spec_);
-        const FakeQuantSums sums = kernels.descend(
-            w, value, count, FakeQuantGridOf(grid, spec_), step.shift, shift);
-        const RangeSlopes slopes = SlopesOf(sums, range, grid, spec_);
-        range.low_ratio = std::clamp(
-            range.low_ratio - Signed(slopes.low, step.range), 0.0f, 1.0f);
-        range.high_ratio = std::clamp(
-            range.high_ratio - Signed(slopes.high, step.range), 0.0f, 1.0f);
-        kernels.decode(w, shift, count,
-                       FakeQuantGridOf(GridOf(range, spec_), spec_), value);
-      });
+  ForEachGroup(pool, [&](int64_t row, int64_t group, int64_t first,
+                         int64_t count) {
+    const float* w = weights_.row(row) + first;
+    float* value = values.row(row) + first;
+    int16_t* shift = shifts_.data() + row * weights_.cols + first;
+    TunedRange& range = ranges_[static_cast<size_t>(row * groups + group)];
+    const GroupGrid grid = GridOf(range, spec_);
+    const FakeQuantSums sums = kernels.descend(
+        w, value, count, FakeQuantGridOf(grid, spec_), step.shift, shift);
+    const RangeSlopes slopes = SlopesOf(sums, range, grid, spec_);
+    range.low_ratio = std::clamp(
+        range.low_ratio - Signed(slopes.low, step.range), 0.0f, max_ratio_);
+    range.high_ratio = std::clamp(
+        range.high_ratio - Signed(slopes.high, step.range), 0.0f, max_ratio_);
+    kernels.decode(w, shift, count,
+                   FakeQuantGridOf(GridOf(range, spec_), spec_), value);
+  });
 }
 
 }  // namespace nibble

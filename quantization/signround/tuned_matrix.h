@@ -30,6 +30,11 @@ class TunedMatrix {
   TunedMatrix(MatrixView<const float> weights, const GridSpec& spec,
               ThreadPool& pool);
 
+  // Starts from what another method made of the weights: its grids, and shifts
+  // that just give its codes. From there ranges may also grow.
+  // REQUIRES: `start` is of the same spec and size and has no input order.
+  void StartFrom(const QuantizedMatrix& start, ThreadPool& pool);
+
   // What the weights are at present. [outputs, inputs]
   void Decode(MatrixView<float> values, ThreadPool& pool) const;
   QuantizedMatrix MakeResult() const {
@@ -41,7 +46,7 @@ class TunedMatrix {
   // Every variable moves by this much against the sign of its gradient.
   struct Step {
     int shift = 0;    // in 1 / kShiftOne of a step of the grid
-    float range = 0;  // of the ratios, which stay within 0 and 1
+    float range = 0;  // of the ratios, which stay within 0 and max_ratio_
   };
   // `values` holds dLoss/dValues and becomes the new values.
   void Descend(const Step& step, MatrixView<float> values, ThreadPool& pool);
@@ -62,6 +67,7 @@ class TunedMatrix {
 
   const MatrixView<const float> weights_;
   const GridSpec spec_;
+  float max_ratio_ = 1;
   Array<int16_t> shifts_;     // [outputs, inputs]
   Array<TunedRange> ranges_;  // [outputs, groups]
 };

@@ -128,7 +128,7 @@ FakeQuantSums Descend(const float* weights, const float* gradient,
   const Grid grid(group);
   // Nothing moves a group of zeros.
   if (group.scale == 0.0f) return {};
-  const auto limit = hn::Set(i32, kShiftOne - 1);
+  const auto limit = hn::Set(i32, 2 * kShiftOne - 1);
   const auto towards = hn::Set(i32, group.scale > 0.0f ? step : -step);
   const auto zero = hn::Zero(f32);
   auto scale_sum = zero;

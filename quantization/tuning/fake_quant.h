@@ -19,9 +19,10 @@
 
 namespace nibble {
 
-// A shift reaches up to one step, twice what 200 iterations of the default rate
-// (their sum is 0.5025) can move it by; beyond, it stays where it is.
-inline constexpr int kShiftOne = 32768;
+// Shifts reach up to two steps: one that another method began with, and half a
+// step of training to either side (200 iterations at the default rate sum up to
+// 0.5025). At the end of its reach a shift stays.
+inline constexpr int kShiftOne = 16384;
 
 // GroupGrid in the form that the loops read.
 struct FakeQuantGrid {

@@ -44,6 +44,24 @@ TunedRange RangeOf(absl::Span<const float> weights, const GridSpec& spec) {
   return range;
 }
 
+TunedRange RangeOf(const GroupGrid& grid, const GridSpec& spec) {
+  const float top = static_cast<float>(spec.max_code());
+  switch (spec.offset) {
+    case CodeOffset::kZeros:
+      return {-grid.offset * grid.scale, (top - grid.offset) * grid.scale};
+    case CodeOffset::kMinimums:
+      return {grid.offset, grid.offset + top * grid.scale};
+    case CodeOffset::kSymmetric:
+      break;
+  }
+  // From the lowest code to the highest; the one further from 0, the lowest
+  // but with 8 bits, has the say.
+  const float middle = static_cast<float>(spec.middle_code());
+  const float first = (static_cast<float>(spec.min_code()) - middle);
+  const float a = first * grid.scale, b = (top - middle) * grid.scale;
+  return {std::min(a, b), std::max(a, b)};
+}
+
 GroupGrid GridOf(const TunedRange& range, const GridSpec& spec) {
   const double middle = MiddleOf(range, spec);
   return FitRange(End(range.low, range.low_ratio, middle),

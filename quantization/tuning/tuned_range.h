@@ -19,9 +19,12 @@ namespace nibble {
 struct TunedRange {
   float low = 0;  // of the weights; at most 0 but for kMinimums
   float high = 0;
-  float low_ratio = 1;  // 0 to 1
+  float low_ratio = 1;
   float high_ratio = 1;
 };
+
+// The range whose grid is `grid`.
+TunedRange RangeOf(const GroupGrid& grid, const GridSpec& spec);
 
 TunedRange RangeOf(absl::Span<const float> weights, const GridSpec& spec);
 
