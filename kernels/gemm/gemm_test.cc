@@ -15,6 +15,7 @@
 #include "kernels/matmul/test_matrices.h"
 #include "kernels/thread_pool.h"
 #include "tensor/bf16.h"
+#include "tensor/buffer.h"
 #include "tensor/packed_layout.h"
 #include "tensor/view.h"
 
@@ -325,6 +326,26 @@ TEST_P(GemmTest, ABatchMayHoldStridedViewsOfDifferentSizes) {
   }
   GemmBatch(GemmForm::kNT, products, options(), pool_);
   EXPECT_EQ(scores, want);
+}
+
+// Kernels write to c itself there, the padding of its rows left alone.
+TEST_P(GemmTest, AlignedWholeTilesGetTheSameBits) {
+  constexpr int64_t kRows = 30, kOutputs = 80, kStride = 96;
+  for (int64_t k : {1, 64, 256, 300}) {
+    Problem p({kRows, kOutputs, k});
+    Array<float> aligned(kRows * kStride);
+    for (float& value : aligned) value = 7;
+    for (GemmForm form : kForms) {
+      GuardedMatrix c = p.c;
+      Gemm(form, p.First(form), p.Second(form), options(), c.view(), pool_);
+      Gemm(form, p.First(form), p.Second(form), options(),
+           {aligned.data(), kRows, kOutputs, kStride}, pool_);
+      for (int64_t i = 0; i < kRows * kStride; ++i) {
+        const int64_t row = i / kStride, col = i % kStride;
+        ASSERT_EQ(aligned[i], col < kOutputs ? c.at(row, col) : 7);
+      }
+    }
+  }
 }
 
 TEST_P(GemmTest, AnInfinityOrNanReachesExactlyItsRowAndColumn) {
