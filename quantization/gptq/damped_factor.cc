@@ -24,6 +24,9 @@ constexpr double kDampingStep = 0.01;
 constexpr double kMostDamping = 1.0;
 constexpr double kLeastFloor = 1e-6;
 
+// Rows of U that are f32 at a time: deep enough for the products' speed.
+constexpr int64_t kShiftRows = 256;
+
 // Means are over inputs that were active at all; others get the mean itself.
 struct Diagonal {
   std::vector<double> values;  // [inputs], in the inputs' order
@@ -107,41 +110,47 @@ void Pack(MatrixView<const double> upper, StripMatrix& out, ThreadPool& pool) {
       });
 }
 
-// share * triu(D U^T, 1) U, D in order.
-StripMatrix Correction(const Gram& gram, absl::Span<const int32_t> order,
-                       MatrixView<const double> factor, double share,
-                       ThreadPool& pool) {
-  const int64_t n = factor.rows;
-  const size_t size = static_cast<size_t>(n * n);
-  Array<float> u_memory(size), d_memory(size), product_memory(size);
-  const MatrixView<float> u(u_memory.data(), n, n), d(d_memory.data(), n, n);
-  const MatrixView<float> product(product_memory.data(), n, n);
-  const MatrixView<const float> cross = gram.mean_cross();
-  pool.ParallelFor(n, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float* from = cross.row(order[i]);
-      for (int64_t j = 0; j < n; ++j) {
-        u.row(i)[j] = static_cast<float>(factor.row(i)[j]);
-        d.row(i)[j] = from[order[j]];
+// pull H^-1 = (pull U^T) U, some rows of U at a time.
+Array<float> Shift(MatrixView<const float> pull,
+                   absl::Span<const int32_t> order,
+                   MatrixView<const double> factor, ThreadPool& pool) {
+  const int64_t rows = pull.rows, n = factor.rows;
+  const auto copy = [&](bool back, MatrixView<const float> from,
+                        MatrixView<float> to) {
+    pool.ParallelFor(rows, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t c = 0; c < n; ++c) {
+          to.row(i)[back ? order[c] : c] = from.row(i)[back ? c : order[c]];
+        }
       }
-    }
-  });
-  GemmNT(d, u, {}, product, pool);
-  pool.ParallelFor(n, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::fill_n(product.row(i), i + 1, 0.0f);
-    }
-  });
-  GemmNN(product, u, {}, d, pool);
-  StripMatrix out(n, StripMatrix::Shape::kUpper);
-  // In place of the factor's own type.
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i + 1; j < n; ++j) {
-      out.strip(j / kStripColumns)[i * kStripColumns + j % kStripColumns] =
-          static_cast<float>(share * d.row(i)[j]);
-    }
+    });
+  };
+  Array<float> ordered_memory(static_cast<size_t>(rows * n));
+  Array<float> sum_memory(ordered_memory.size(), AlignedBuffer::Fill::kZero);
+  Array<float> u_memory(static_cast<size_t>(kShiftRows * n));
+  Array<float> part_memory(static_cast<size_t>(rows * kShiftRows));
+  const MatrixView<float> ordered(ordered_memory.data(), rows, n);
+  const MatrixView<float> sum(sum_memory.data(), rows, n);
+  copy(/*back=*/false, pull, ordered);
+  for (int64_t first = 0; first < n; first += kShiftRows) {
+    // These rows of U are zero before column `first`.
+    const int64_t count = std::min(kShiftRows, n - first), rest = n - first;
+    const MatrixView<float> u(u_memory.data(), count, rest);
+    pool.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const double* from = factor.row(first + i) + first;
+        for (int64_t j = 0; j < rest; ++j) {
+          u.row(i)[j] = static_cast<float>(from[j]);
+        }
+      }
+    });
+    const MatrixView<float> part(part_memory.data(), rows, count);
+    GemmNT(ordered.Columns(first, rest), u, {}, part, pool);
+    GemmNN(part, u, {GemmPrecision::kF32, /*accumulate=*/true},
+           sum.Columns(first, rest), pool);
   }
-  return out;
+  copy(/*back=*/true, sum, ordered);
+  return ordered_memory;
 }
 
 }  // namespace
@@ -167,9 +176,8 @@ std::optional<DampedFactor> FactorDamped(const Gram& gram,
   result.damping_used = *damping;
   result.factor = StripMatrix(n, StripMatrix::Shape::kUpper);
   Pack(h, result.factor, pool);
-  if (options.correction != 0) {
-    result.correction =
-        Correction(gram, result.order, h, options.correction, pool);
+  if (options.pull.rows > 0) {
+    result.shift = Shift(options.pull, result.order, h, pool);
   }
   return result;
 }

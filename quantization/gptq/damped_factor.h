@@ -1,6 +1,6 @@
 // H as GPTQ needs it: damped, ordered, inverted and factored.
 //
-//   absl::optional<DampedFactor> factor = FactorDamped(gram, options, pool);
+//   std::optional<DampedFactor> factor = FactorDamped(gram, options, pool);
 #ifndef NIBBLE_QUANTIZATION_GPTQ_DAMPED_FACTOR_H_
 #define NIBBLE_QUANTIZATION_GPTQ_DAMPED_FACTOR_H_
 
@@ -11,20 +11,24 @@
 #include "kernels/thread_pool.h"
 #include "quantization/gptq/gram.h"
 #include "quantization/gptq/panel_solver.h"
+#include "tensor/buffer.h"
+#include "tensor/view.h"
 
 namespace nibble {
 
 struct FactorOptions {
   bool act_order = false;
   double damping = 0.01;
-  double correction = 0;
+  // [outputs, inputs], or no rows: what DampedFactor::shift is made of.
+  MatrixView<const float> pull = {};
 };
 
 struct DampedFactor {
   // [inputs]: column c is input order[c]. Equal diagonals in the inputs' order.
   std::vector<int32_t> order;
-  StripMatrix factor;      // U of the damped H, in that order
-  StripMatrix correction;  // P, or empty
+  StripMatrix factor;  // U of the damped H, in that order
+  // [outputs, inputs]: pull H^-1, inputs as they lie; or empty.
+  Array<float> shift;
   double damping_used = 0;
 };
 

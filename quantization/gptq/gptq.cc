@@ -32,6 +32,8 @@ namespace {
 absl::Status Check(MatrixView<const float> weights, const Gram& gram,
                    const GptqOptions& options, ThreadPool& pool) {
   CHECK_EQ(gram.inputs(), weights.cols);
+  CHECK(options.residual.rows == 0 || (options.residual.rows == weights.rows &&
+                                       options.residual.cols == weights.cols));
   if (absl::Status status = CheckGridSpec(options.spec); !status.ok()) {
     return status;
   }
@@ -43,7 +45,12 @@ absl::Status Check(MatrixView<const float> weights, const Gram& gram,
     return absl::InvalidArgumentError(
         absl::StrCat("blocks of ", options.block, " columns"));
   }
-  if (options.correction != 0 && gram.mean_cross().rows == 0) {
+  if (!std::isfinite(options.correction)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("correction ", options.correction, ": 0 to 1"));
+  }
+  if (options.correction != 0 && gram.mean_cross().rows == 0 &&
+      options.residual.rows == 0) {
     return absl::InvalidArgumentError(
         "a correction by the float inputs, which were not collected");
   }
@@ -124,8 +131,8 @@ void Refine(MatrixView<const float> weights, const Gram& gram,
             ThreadPool& pool, QuantizedMatrix& out) {
   std::vector<int32_t> order = factor.order;
   if (options.static_groups) std::iota(order.begin(), order.end(), 0);
-  RefineProblem problem = MakeRefineProblem(
-      weights, gram, order, factor.damping_used, options.correction, pool);
+  RefineProblem problem =
+      MakeRefineProblem(weights, gram, order, factor.damping_used, pool);
   problem.rounds = options.refinements;
   std::vector<std::optional<RefinePanel>> workers(
       static_cast<size_t>(pool.threads()));
@@ -140,36 +147,76 @@ void Refine(MatrixView<const float> weights, const Gram& gram,
       });
 }
 
-std::optional<GptqResult> Solved(MatrixView<const float> weights,
-                                 const Gram& gram, const GptqOptions& options,
-                                 ThreadPool& pool) {
+// [outputs, inputs]: C of gptq.h; empty without a correction.
+Array<float> PullOf(MatrixView<const float> weights, const Gram& gram,
+                    const GptqOptions& options, ThreadPool& pool) {
+  Array<float> pull;
+  if (options.correction == 0) return pull;
+  pull = Array<float>(static_cast<size_t>(weights.rows * weights.cols),
+                      AlignedBuffer::Fill::kZero);
+  if (gram.mean_cross().rows > 0) {
+    GemmNN(weights, gram.mean_cross(), {},
+           {pull.data(), weights.rows, weights.cols}, pool);
+  }
+  pool.ParallelFor(weights.rows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* to = pull.data() + i * weights.cols;
+      for (int64_t j = 0; j < weights.cols; ++j) {
+        if (options.residual.rows > 0) to[j] += options.residual.row(i)[j];
+        to[j] *= static_cast<float>(options.correction);
+      }
+    }
+  });
+  return pull;
+}
+
+std::optional<DampedFactor> FactorFor(MatrixView<const float> weights,
+                                      const Gram& gram,
+                                      const GptqOptions& options,
+                                      ThreadPool& pool) {
+  const Array<float> pull = PullOf(weights, gram, options, pool);
   FactorOptions factor_options;
   factor_options.act_order = options.act_order;
   factor_options.damping = options.damping;
-  factor_options.correction = options.correction;
-  const std::optional<DampedFactor> factor =
-      FactorDamped(gram, factor_options, pool);
-  if (!factor.has_value()) return std::nullopt;
+  if (!pull.empty()) {
+    factor_options.pull = {pull.data(), weights.rows, weights.cols};
+  }
+  std::optional<DampedFactor> factor = FactorDamped(gram, factor_options, pool);
+  if (!factor.has_value() || pull.empty()) return factor;
+  pool.ParallelFor(weights.rows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* target = factor->shift.data() + i * weights.cols;
+      const float* w = weights.row(i);
+      for (int64_t j = 0; j < weights.cols; ++j) target[j] += w[j];
+    }
+  });
+  return factor;
+}
+
+// weights: the target.
+std::optional<GptqResult> Solved(MatrixView<const float> weights,
+                                 const Gram& gram, const GptqOptions& options,
+                                 const DampedFactor& factor, ThreadPool& pool) {
   GptqProblem problem;
   problem.weights = weights;
   problem.options = &options;
-  problem.factor = &*factor;
+  problem.factor = &factor;
   problem.importance.resize(weights.cols);
   for (int64_t c = 0; c < weights.cols; ++c) {
-    const double u = factor->factor.at(c, c);
-    problem.importance[options.static_groups ? factor->order[c] : c] =
+    const double u = factor.factor.at(c, c);
+    problem.importance[options.static_groups ? factor.order[c] : c] =
         static_cast<float>(1.0 / (u * u));
   }
   GptqResult result;
   result.matrix = QuantizedMatrix(options.spec, weights.rows, weights.cols);
   if (options.act_order && !options.static_groups) {
-    result.matrix.input_order = factor->order;
+    result.matrix.input_order = factor.order;
   }
-  result.damping_used = factor->damping_used;
+  result.damping_used = factor.damping_used;
   result.squared_errors = Solve(problem, pool, result.matrix);
   if (!std::isfinite(result.squared_errors)) return std::nullopt;
   if (options.refinements > 0) {
-    Refine(weights, gram, options, *factor, pool, result.matrix);
+    Refine(weights, gram, options, factor, pool, result.matrix);
   }
   return result;
 }
@@ -183,17 +230,29 @@ absl::StatusOr<GptqResult> QuantizeGptq(MatrixView<const float> weights,
   if (absl::Status status = Check(weights, gram, options, pool); !status.ok()) {
     return status;
   }
-  QuantizedMatrix nearest = Nearest(weights, gram, options, pool);
-  const double nearest_loss = LossOf(weights, nearest, gram, pool);
+  std::optional<DampedFactor> factor;
   if (static_cast<double>(gram.tokens()) >=
       kLeastTokenShare * static_cast<double>(weights.cols)) {
-    std::optional<GptqResult> result = Solved(weights, gram, options, pool);
+    factor = FactorFor(weights, gram, options, pool);
+  }
+  MatrixView<const float> target = weights;
+  if (factor.has_value() && !factor->shift.empty()) {
+    target.data = factor->shift.data();
+    target.stride = weights.cols;
+    if (!CheckWeights(target, pool).ok()) {  // the correction ran away
+      factor.reset();
+      target = weights;
+    }
+  }
+  QuantizedMatrix nearest = Nearest(weights, gram, options, pool);
+  const double nearest_loss = LossOf(target, nearest, gram, pool);
+  if (factor.has_value()) {
+    std::optional<GptqResult> result =
+        Solved(target, gram, options, *factor, pool);
     if (result.has_value()) {
       result->nearest_loss = nearest_loss;
-      result->loss = LossOf(weights, result->matrix, gram, pool);
-      if (result->loss <= nearest_loss || options.correction != 0) {
-        return *std::move(result);
-      }
+      result->loss = LossOf(target, result->matrix, gram, pool);
+      if (result->loss <= nearest_loss) return *std::move(result);
     }
   }
   GptqResult result;

@@ -16,6 +16,13 @@
 // changes the speed and not one bit of the result, nor does the number of
 // threads.
 //
+// Behind quantized blocks x is not what the float model gives the linear, x_f.
+// With `correction` the target is therefore not W but W + C H^-1, C =
+// correction (W mean((x_f - x) x^T) + residual): the weights that come closest,
+// on x, to the float model's output and what the stream lacks, as least squares
+// has it. GPTAQ (Li et al., arXiv 2504.02692) aims at the same outputs column
+// by column.
+//
 // Damping: `damping` times the mean of H's diagonal is added to it. Where the
 // factor fails, 0.01 more until 1; then, besides, a floor under the diagonal of
 // 1e-6, 1e-5, ... 1 times its largest; then the matrix is rounded to nearest.
@@ -55,9 +62,13 @@ struct GptqOptions {
   // 1 / U_cc^2, what its squared error costs.
   bool search = false;
   SearchOptions search_options = {};
-  // Share of GPTAQ's correction (Li et al., arXiv 2504.02692) for what earlier
-  // blocks did to the inputs; needs Gram::AddPair. The paper's code has 0.25.
+  // Share of the target's correction by the float model, see above: 1 is all of
+  // it. Needs Gram::AddPair, or `residual`.
   double correction = 0;
+  // [outputs, inputs], or no rows: mean of e x^T, where e is what the output
+  // lacks besides, on the tokens of the Gram. Outputs that are added to a
+  // residual stream lack what the stream lacks so far.
+  MatrixView<const float> residual = {};
   // Rounds of coordinate descent behind it (refine.h), on scales and codes.
   int refinements = 0;
 };
@@ -67,8 +78,9 @@ struct GptqResult {
   double damping_used = 0;
   bool fell_back_to_nearest = false;
   // Mean squared error of an output on the calibration inputs, d H d^T without
-  // damping, over at most kLossRows rows spread over the matrix; of this result
-  // and of rounding to nearest with the same `search`.
+  // damping, d the distance from the target, over at most kLossRows rows spread
+  // over the matrix; of this result, and of rounding the weights to nearest
+  // with the same `search`.
   double loss = 0;
   double nearest_loss = 0;
   // The sum of all e_c^2: tr(dW H dW^T) with the damped H, of all rows, before

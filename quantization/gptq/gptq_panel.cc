@@ -43,7 +43,6 @@ GptqPanel::GptqPanel(const GptqProblem& problem)
       weights_(
           static_cast<size_t>(RoundUp(columns_, kStripColumns) * kPanelRows)),
       errors_(static_cast<size_t>(block_ * kPanelRows)),
-      rounded_(problem.factor->correction.empty() ? 0 : errors_.size()),
       codes_(static_cast<size_t>(columns_ * kPanelRows)),
       grids_(problem.options->spec.groups(columns_)),
       row_grids_(grids_.size() * kPanelRows),
@@ -63,11 +62,9 @@ double GptqPanel::Round(int64_t first, QuantizedMatrix& out) {
     RoundBlock(begin, end);
     PanelUpdate update;
     update.factor = &problem_.factor->factor;
-    if (!rounded_.empty()) update.correction = &problem_.factor->correction;
     update.first = begin;
     update.last = end;
     update.errors = errors_.data();
-    update.rounded = rounded_.data();
     UpdateColumns(update, end, columns_, weights_.data());
     begin = end;
   }
@@ -93,7 +90,6 @@ int64_t GptqPanel::GroupOf(int64_t column) const {
 void GptqPanel::RoundBlock(int64_t begin, int64_t end) {
   PanelUpdate update;
   update.factor = &problem_.factor->factor;
-  if (!rounded_.empty()) update.correction = &problem_.factor->correction;
   std::fill_n(loss_, kPanelRows, 0.0f);
   for (int64_t strip = begin; strip < end; strip += kStripColumns) {
     const int64_t strip_end = std::min(strip + kStripColumns, end);
@@ -103,26 +99,18 @@ void GptqPanel::RoundBlock(int64_t begin, int64_t end) {
         FitGroupOfRows(group, c, std::min(c + group_inputs_, columns_),
                        /*live=*/true);
       }
-      const float* w = weights_.data() + c * kPanelRows;
       float* errors = errors_.data() + (c - begin) * kPanelRows;
-      RoundColumn(w, grids_[group], problem_.factor->factor.at(c, c),
+      RoundColumn(weights_.data() + c * kPanelRows, grids_[group],
+                  problem_.factor->factor.at(c, c),
                   codes_.data() + c * kPanelRows, errors, loss_);
       update.first = c;
       update.last = c + 1;
       update.errors = errors;
-      if (!rounded_.empty()) {
-        float* rounded = rounded_.data() + (c - begin) * kPanelRows;
-        std::copy_n(w, kPanelRows, rounded);
-        update.rounded = rounded;
-      }
       UpdateColumns(update, c + 1, strip_end, weights_.data());
     }
     update.first = strip;
     update.last = strip_end;
     update.errors = errors_.data() + (strip - begin) * kPanelRows;
-    if (!rounded_.empty()) {
-      update.rounded = rounded_.data() + (strip - begin) * kPanelRows;
-    }
     UpdateColumns(update, strip_end, end, weights_.data());
   }
   for (int64_t r = 0; r < rows_; ++r) squared_errors_ += loss_[r];

@@ -54,7 +54,6 @@ class GptqPanel {
   int64_t rows_ = 0;
   Array<float> weights_;              // [columns, kPanelRows], live
   Array<float> errors_;               // [block, kPanelRows]
-  Array<float> rounded_;              // [block, kPanelRows], with a correction
   Array<uint8_t> codes_;              // [columns, kPanelRows]
   std::vector<PanelGrid> grids_;      // [groups]
   std::vector<GroupGrid> row_grids_;  // [groups, kPanelRows]

@@ -346,6 +346,40 @@ TEST(Gptq, CorrectionMovesTowardsTheFloatOutputs) {
   EXPECT_LT(error(1, 2), error(1, 0));
 }
 
+// Outputs should gain what a stream lacks, as far as the inputs tell.
+TEST(Gptq, CorrectionMakesUpForTheResidual) {
+  ThreadPool pool(2);
+  const Matrix x = CorrelatedInputs(800, 64, 27);
+  const Matrix w = NormalMatrix(40, 64, 0.2f, 28);
+  const Matrix other = NormalMatrix(40, 64, 0.02f, 29);
+  const Gram gram = GramOf(x, pool);
+  // Lacking: other x. So the aim is w + other.
+  Matrix residual = {40, 64, std::vector<float>(40 * 64)};
+  Matrix aim = w;
+  for (int64_t r = 0; r < 40; ++r) {
+    for (int64_t j = 0; j < 64; ++j) {
+      aim.at(r, j) += other.at(r, j);
+      for (int64_t k = 0; k < 64; ++k) {
+        residual.at(r, j) += other.at(r, k) * gram.mean().row(k)[j];
+      }
+    }
+  }
+  for (const bool act_order : {false, true}) {
+    GptqOptions options = OptionsOf({8, 32, CodeOffset::kSymmetric});
+    options.damping = 1e-4;
+    options.act_order = act_order;
+    const double without =
+        OutputError(aim, Dequantized(Quantize(w, gram, options).matrix), x);
+    options.correction = 1;
+    options.residual = residual.view();
+    const GptqResult result = Quantize(w, gram, options);
+    EXPECT_FALSE(result.fell_back_to_nearest);
+    const double with = OutputError(aim, Dequantized(result.matrix), x);
+    EXPECT_LT(with, 1e-2 * without);
+    EXPECT_NEAR(result.loss * 40 / with, 1, 0.2);
+  }
+}
+
 // ---- Refinement
 
 TEST(GptqRefinement, LowersTheLoss) {

@@ -3,7 +3,7 @@
 // Weights stand transposed, [columns, kPanelRows], so that a vector holds one
 // column of many rows. A column c is rounded on its rows' grids and leaves
 // errors e_c = (w_c - rounded) / U_cc; every later column k becomes
-// w_k - U_ck e_c (and + P_ck w_c with GPTAQ's correction). Each weight's
+// w_k - U_ck e_c. Each weight's
 // updates happen in the order of c with one rounding each, whatever the blocks:
 // those decide only how much of it happens at a time.
 #ifndef NIBBLE_QUANTIZATION_GPTQ_PANEL_SOLVER_H_
@@ -79,13 +79,11 @@ void RoundColumn(const float* weights, const PanelGrid& grid, float diagonal,
 void DescendColumn(const float* slope, const PanelGrid& grid, float curvature,
                    float* steps, float* moved);
 
-// Columns that have been rounded, and what they do to later ones.
+// Columns that have been rounded, and what they do to others.
 struct PanelUpdate {
-  const StripMatrix* factor = nullptr;      // U
-  const StripMatrix* correction = nullptr;  // P, or null
-  int64_t first = 0, last = 0;              // the columns
-  const float* errors = nullptr;            // [last - first, kPanelRows]
-  const float* rounded = nullptr;           // w_c, likewise; for P only
+  const StripMatrix* factor = nullptr;  // U, or H
+  int64_t first = 0, last = 0;          // the columns
+  const float* errors = nullptr;        // [last - first, kPanelRows]
 };
 
 // Applies it to columns [begin, end); with triangular matrices last <= begin.

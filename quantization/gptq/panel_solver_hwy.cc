@@ -60,11 +60,11 @@ void Descend(const float* slope, const PanelGrid& grid, float curvature,
   }
 }
 
-// Columns [begin, begin + kCount) of one strip. factor, correction: from row
-// `first`, column `begin`.
-template <int kCount, bool kCorrected>
+// Columns [begin, begin + kCount) of one strip. factor: from row `first`,
+// column `begin`.
+template <int kCount>
 HWY_INLINE void UpdateStrip(const PanelUpdate& update, const float* factor,
-                            const float* correction, float* weights) {
+                            float* weights) {
   const F32 f32;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(f32));
   const int64_t count = update.last - update.first;
@@ -77,25 +77,14 @@ HWY_INLINE void UpdateStrip(const PanelUpdate& update, const float* factor,
     }
     for (int64_t c = 0; c < count; ++c) {
       const float* u = factor + c * kStripColumns;
-      const V error0 = hn::Load(f32, update.errors + c * kPanelRows + r);
-      const V error1 =
-          hn::Load(f32, update.errors + c * kPanelRows + r + lanes);
+      const float* errors = update.errors + c * kPanelRows + r;
+      const V error0 = hn::Load(f32, errors);
+      const V error1 = hn::Load(f32, errors + lanes);
       HWY_UNROLL(8)
       for (int k = 0; k < kCount; ++k) {
         const V by = hn::Set(f32, u[k]);
         sums[k][0] = hn::NegMulAdd(by, error0, sums[k][0]);
         sums[k][1] = hn::NegMulAdd(by, error1, sums[k][1]);
-      }
-      if constexpr (kCorrected) {
-        const float* p = correction + c * kStripColumns;
-        const V w0 = hn::Load(f32, update.rounded + c * kPanelRows + r);
-        const V w1 = hn::Load(f32, update.rounded + c * kPanelRows + r + lanes);
-        HWY_UNROLL(8)
-        for (int k = 0; k < kCount; ++k) {
-          const V by = hn::Set(f32, p[k]);
-          sums[k][0] = hn::MulAdd(by, w0, sums[k][0]);
-          sums[k][1] = hn::MulAdd(by, w1, sums[k][1]);
-        }
       }
     }
     HWY_UNROLL(8)
@@ -106,21 +95,18 @@ HWY_INLINE void UpdateStrip(const PanelUpdate& update, const float* factor,
   }
 }
 
-template <bool kCorrected>
 void Update(const PanelUpdate& update, int64_t begin, int64_t end,
             float* weights) {
   for (int64_t k = begin; k < end;) {
     const int64_t strip = k / kStripColumns, within = k % kStripColumns;
-    const int64_t offset = update.first * kStripColumns + within;
-    const float* factor = update.factor->strip(strip) + offset;
-    const float* correction =
-        kCorrected ? update.correction->strip(strip) + offset : nullptr;
+    const float* factor =
+        update.factor->strip(strip) + update.first * kStripColumns + within;
     float* to = weights + k * kPanelRows;
     if (within == 0 && k + kStripColumns <= end) {
-      UpdateStrip<kStripColumns, kCorrected>(update, factor, correction, to);
+      UpdateStrip<kStripColumns>(update, factor, to);
       k += kStripColumns;
     } else {
-      UpdateStrip<1, kCorrected>(update, factor, correction, to);
+      UpdateStrip<1>(update, factor, to);
       ++k;
     }
   }
@@ -140,11 +126,7 @@ void DescendLoop(const float* slope, const PanelGrid& grid, float curvature,
 
 void UpdateLoop(const PanelUpdate& update, int64_t begin, int64_t end,
                 float* weights) {
-  if (update.correction != nullptr) {
-    Update<true>(update, begin, end, weights);
-  } else {
-    Update<false>(update, begin, end, weights);
-  }
+  Update(update, begin, end, weights);
 }
 
 }  // namespace HWY_NAMESPACE

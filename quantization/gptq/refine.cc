@@ -24,8 +24,7 @@ namespace {
 constexpr int64_t kBlock = 128;
 
 StripMatrix PackSquare(MatrixView<const float> matrix,
-                       absl::Span<const int32_t> order, float share,
-                       ThreadPool& pool) {
+                       absl::Span<const int32_t> order, ThreadPool& pool) {
   StripMatrix out(matrix.rows, StripMatrix::Shape::kSquare);
   pool.ParallelForStealing(
       out.strips(), /*grain=*/1, [&](int64_t begin, int64_t end, int) {
@@ -36,7 +35,7 @@ StripMatrix PackSquare(MatrixView<const float> matrix,
             const float* from = matrix.row(order[i]);
             float* to = out.strip(s) + i * kStripColumns - first;
             for (int64_t j = first; j < last; ++j) {
-              to[j] = share * from[order[j]];
+              to[j] = from[order[j]];
             }
           }
         }
@@ -49,11 +48,11 @@ StripMatrix PackSquare(MatrixView<const float> matrix,
 RefineProblem MakeRefineProblem(MatrixView<const float> weights,
                                 const Gram& gram,
                                 absl::Span<const int32_t> order, double damping,
-                                double correction, ThreadPool& pool) {
+                                ThreadPool& pool) {
   RefineProblem problem;
   problem.weights = weights;
   problem.order.assign(order.begin(), order.end());
-  problem.moments = PackSquare(gram.mean(), order, 1.0f, pool);
+  problem.moments = PackSquare(gram.mean(), order, pool);
   double mean = 0;
   int64_t active = 0;
   for (const float value : gram.mean_squares()) {
@@ -68,10 +67,6 @@ RefineProblem MakeRefineProblem(MatrixView<const float> weights,
     problem.moments.strip(
         c / kStripColumns)[c * kStripColumns + c % kStripColumns] = value;
     problem.curvature.push_back(value);
-  }
-  if (correction != 0) {
-    problem.cross = PackSquare(gram.mean_cross(), order,
-                               static_cast<float>(correction), pool);
   }
   return problem;
 }
@@ -103,10 +98,10 @@ void RefinePanel::Refine(int64_t first, QuantizedMatrix& matrix) {
   Store(matrix);
 }
 
-void RefinePanel::Apply(const StripMatrix& by, int64_t first, int64_t last,
-                        int64_t begin, int64_t end, float* values) {
+void RefinePanel::Apply(int64_t first, int64_t last, int64_t begin, int64_t end,
+                        float* values) {
   PanelUpdate update;
-  update.factor = &by;
+  update.factor = &problem_.moments;
   update.first = first;
   update.last = last;
   update.errors = moved_.data() + first * kPanelRows;
@@ -126,32 +121,20 @@ void RefinePanel::Load(const QuantizedMatrix& matrix) {
       SetPanelRow(grid, spec_, r, grids_[group]);
     }
   }
-  // First the correction's part of the slope: moved = -w.
+  // The slope d H, by moves of decoded - w.
   for (int64_t r = 0; r < rows_; ++r) {
     const float* w = problem_.weights.row(first_ + r);
-    for (int64_t c = 0; c < columns_; ++c) {
-      moved_[c * kPanelRows + r] = -w[problem_.order[c]];
-    }
-  }
-  if (!problem_.cross.empty()) {
-    for (int64_t c = 0; c < columns_; c += kBlock) {
-      Apply(problem_.cross, c, std::min(c + kBlock, columns_), 0, columns_,
-            slope_.data());
-    }
-  }
-  // Then d H: moved = decoded - w.
-  for (int64_t r = 0; r < rows_; ++r) {
     const absl::Span<const uint8_t> codes = matrix.row_codes(first_ + r);
     for (int64_t c = 0; c < columns_; ++c) {
       const PanelGrid& grid = grids_[c / group_inputs_];
       const float steps = static_cast<float>(codes[c]) - grid.zero[r];
       steps_[c * kPanelRows + r] = steps;
-      moved_[c * kPanelRows + r] += grid.scale[r] * steps + grid.shift[r];
+      moved_[c * kPanelRows + r] =
+          grid.scale[r] * steps + grid.shift[r] - w[problem_.order[c]];
     }
   }
   for (int64_t c = 0; c < columns_; c += kBlock) {
-    Apply(problem_.moments, c, std::min(c + kBlock, columns_), 0, columns_,
-          slope_.data());
+    Apply(c, std::min(c + kBlock, columns_), 0, columns_, slope_.data());
   }
 }
 
@@ -161,8 +144,7 @@ void RefinePanel::FitScales() {
     FitGroup(group);
     const int64_t end = GroupEnd(group);
     for (int64_t c = group * group_inputs_; c < end; c += kBlock) {
-      Apply(problem_.moments, c, std::min(c + kBlock, end), 0, columns_,
-            slope_.data());
+      Apply(c, std::min(c + kBlock, end), 0, columns_, slope_.data());
     }
   }
 }
@@ -179,8 +161,7 @@ void RefinePanel::FitGroup(int64_t group) {
     moved_[i] = -steps_[i];
   }
   for (int64_t c = begin; c < end; c += kBlock) {
-    Apply(problem_.moments, c, std::min(c + kBlock, end), begin, end,
-          scratch_.data());
+    Apply(c, std::min(c + kBlock, end), begin, end, scratch_.data());
   }
   double ones = 0;  // 1 H 1^T within the group
   if (minimums) {
@@ -245,13 +226,13 @@ void RefinePanel::DescendCodes() {
         DescendColumn(slope_.data() + c * kPanelRows, grids_[c / group_inputs_],
                       problem_.curvature[c], steps_.data() + c * kPanelRows,
                       moved_.data() + c * kPanelRows);
-        Apply(problem_.moments, c, c + 1, c + 1, strip_end, slope_.data());
+        Apply(c, c + 1, c + 1, strip_end, slope_.data());
       }
-      Apply(problem_.moments, strip, strip_end, strip_end, end, slope_.data());
+      Apply(strip, strip_end, strip_end, end, slope_.data());
     }
     // All moves of the block on all columns, its own among them, at once.
     std::copy_n(scratch_.data(), size, slope);
-    Apply(problem_.moments, begin, end, 0, columns_, slope_.data());
+    Apply(begin, end, 0, columns_, slope_.data());
   }
 }
 

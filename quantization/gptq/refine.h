@@ -14,8 +14,7 @@
 //
 // No step makes the loss larger, but for f32's rounding. Both need only the
 // slope d H, which is kept up to date. (Codes alone: QuantEase, Behdin et al.,
-// arXiv 2309.01885.) With GPTAQ's correction the loss is that of the float
-// model's outputs, a share of it: the slope gains share * w D.
+// arXiv 2309.01885.)
 #ifndef NIBBLE_QUANTIZATION_GPTQ_REFINE_H_
 #define NIBBLE_QUANTIZATION_GPTQ_REFINE_H_
 
@@ -40,7 +39,6 @@ struct RefineProblem {
   std::vector<int32_t> order;    // [inputs]
   StripMatrix moments;           // damped H
   std::vector<float> curvature;  // [inputs], its diagonal
-  StripMatrix cross;             // share * D, or empty
   int rounds = 1;
 };
 
@@ -48,7 +46,7 @@ struct RefineProblem {
 RefineProblem MakeRefineProblem(MatrixView<const float> weights,
                                 const Gram& gram,
                                 absl::Span<const int32_t> order, double damping,
-                                double correction, ThreadPool& pool);
+                                ThreadPool& pool);
 
 // One thread's memory.
 class RefinePanel {
@@ -64,9 +62,9 @@ class RefinePanel {
   void FitScales();
   void FitGroup(int64_t group);
   void DescendCodes();
-  // values -= moved[first, last) H.
-  void Apply(const StripMatrix& by, int64_t first, int64_t last, int64_t begin,
-             int64_t end, float* values);
+  // values -= moved H, of moves [first, last), in columns [begin, end).
+  void Apply(int64_t first, int64_t last, int64_t begin, int64_t end,
+             float* values);
   int64_t GroupEnd(int64_t group) const;
 
   const RefineProblem& problem_;
