@@ -1,5 +1,6 @@
 #include "quantization/calibrated/block_file.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "kernels/convert/convert.h"
+#include "models/coded_values.h"
 #include "tensor/buffer.h"
 #include "tensor/dtype.h"
 #include "tensor/shape.h"
@@ -237,6 +239,10 @@ class MappedCodes : public CodedMatrix {
   const absl::Span<const float> offsets_;  // [outputs, groups] or empty
 };
 
+void CopyTo(absl::Span<const float> from, Array<float>& to) {
+  if (!from.empty()) std::copy(from.begin(), from.end(), to.begin());
+}
+
 absl::Status Damaged(const PackedFile& file, absl::string_view what) {
   return absl::DataLossError(
       absl::StrCat(file.path(), ": ", what, "; the file is damaged"));
@@ -256,6 +262,30 @@ const char* LinearName(LinearId id) {
       break;
   }
   return "down";
+}
+
+void ApplyBlock(const BlockFile& block, BlockWeights<float>& weights,
+                ThreadPool& pool) {
+  for (const LinearId id : kAllLinears) {
+    BlockLinear<float>& linear = weights[id];
+    const CodedMatrix* codes = block.codes(id);
+    if (codes != nullptr) {
+      pool.ParallelFor(linear.outputs, [&](int64_t begin, int64_t end, int) {
+        CodedReader reader(*codes);
+        for (int64_t row = begin; row < end; ++row) {
+          reader.Read(row, 1, linear.view().row_span(row));
+        }
+      });
+    } else if (const absl::Span<const BF16> floats = block.floats(id);
+               !floats.empty()) {
+      BF16ToF32(floats, linear.weight.span());
+    }
+    CopyTo(block.bias(id), linear.bias);
+  }
+  CopyTo(block.norm("attention_norm.weight"), weights.attention_norm.weight);
+  CopyTo(block.norm("attention_norm.bias"), weights.attention_norm.bias);
+  CopyTo(block.norm("mlp_norm.weight"), weights.mlp_norm.weight);
+  CopyTo(block.norm("mlp_norm.bias"), weights.mlp_norm.bias);
 }
 
 absl::Status WriteBlock(const std::string& path, const FinishedBlock& block) {

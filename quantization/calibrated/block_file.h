@@ -32,6 +32,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/calibrated/report.pb.h"
 #include "quantization/rounding/quantized_matrix.h"
@@ -85,6 +86,11 @@ class BlockFile {
   bool transformed_ = false;
   BlockReport report_;
 };
+
+// What a finished block computes with takes the place of the checkpoint's
+// weights, which `weights` are.
+void ApplyBlock(const BlockFile& block, BlockWeights<float>& weights,
+                ThreadPool& pool);
 
 }  // namespace nibble
 

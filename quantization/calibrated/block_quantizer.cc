@@ -60,12 +60,21 @@ void AddDistance(MatrixView<const float> y, MatrixView<const float> wanted,
   }
 }
 
-// Passes over all windows, training counted by what it costs beside them: a
-// step forward and backward is three passes over its batch.
-double PassesOf(const Recipe& recipe, const StreamNeeds& needs) {
+// Passes over all windows.
+double PassesOf(const Recipe& recipe, const QuantizerOptions& options) {
+  const StreamNeeds needs = NeedsOf(recipe, options);
   double passes = (needs.floats ? 1 : 0) + (needs.quantized ? 1 : 0);
   if (recipe.rounding() == Recipe::GPTQ) {
     passes += recipe.gptq().true_sequential() ? 4 : 1;
+  }
+  if (recipe.rounding() == Recipe::SIGNROUND) {
+    passes +=
+        BlockWork::TrainingPasses(recipe.signround().iterations(),
+                                  recipe.signround().batch(), options.windows);
+  }
+  if (recipe.transform() == Recipe::TEQ) {
+    passes += BlockWork::TrainingPasses(recipe.teq().iterations(),
+                                        recipe.teq().batch(), options.windows);
   }
   return std::max(1.0, passes);
 }
@@ -92,18 +101,15 @@ BlockQuantizer::BlockQuantizer(const DecoderConfig& config,
       grids_(grids),
       options_(options),
       pool_(pool),
-      passes_(PassesOf(recipe, NeedsOf(recipe, options))),
+      passes_(PassesOf(recipe, options)),
       pass_(config, pool) {}
 
 absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
     int64_t layer, BlockWeights<float>& weights, Streams& streams,
     const BlockStep& step) {
-  const std::function<bool()> cancelled = [this] {
-    return options_.cancelled != nullptr && options_.cancelled->load();
-  };
-  BlockWork work = {config_, recipe_, layer,     weights,
-                    streams, step,    cancelled, options_.precision,
-                    pass_,   pool_};
+  BlockWork work = {
+      config_, recipe_, layer, weights, streams, step, options_.precision,
+      pass_,   pool_};
   work.block.report.set_layer(layer);
   for (const LinearId id : kAllLinears) {
     work.grids[At(id)] = grids_.Find(work.Name(id));
@@ -153,13 +159,16 @@ absl::Status BlockQuantizer::FloatPass(BlockWork& work, bool advance) {
         if (advance) states.Store(first, acts.output(), pool_);
       });
   if (!status.ok()) return status;
+  double multiplies = pass_.multiplies() - before;
   for (const LinearId id : kAllLinears) {
     if (!squares.empty()) work.importance[At(id)] = squares[At(id)].Values();
     Gram* gram = work.grams[At(id)].get();
     const bool seen = id == LinearId::kUp && gram == work.grams[0].get();
-    if (gram != nullptr && !seen) gram->Finish(pool_);
+    if (gram == nullptr || seen) continue;
+    gram->Finish(pool_);
+    multiplies += BlockWork::MultipliesOf(*gram);
   }
-  work.AddPhase("float pass", start, pass_.multiplies() - before);
+  work.AddPhase("float pass", start, multiplies);
   return absl::OkStatus();
 }
 

@@ -10,7 +10,6 @@
 #define NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_QUANTIZER_H_
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <optional>
 
@@ -33,7 +32,7 @@ struct QuantizerOptions {
   GemmPrecision precision = GemmPrecision::kBF16;
   // Measures what each matrix alone does to its block's output.
   bool measure_damage = false;
-  const std::atomic<bool>* cancelled = nullptr;
+  int64_t windows = 1;  // of the calibration
 };
 
 struct StreamNeeds {

@@ -3,6 +3,7 @@
 #ifndef NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_WORK_H_
 #define NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_WORK_H_
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -43,8 +44,6 @@ struct BlockWork {
   BlockWeights<float>& weights;
   Streams& streams;
   const BlockStep& step;
-  // Whether the user wants it to end; for methods that ask by themselves.
-  const std::function<bool()> cancelled;
   const GemmPrecision precision;
   BlockPass& pass;
   ThreadPool& pool;
@@ -64,6 +63,27 @@ struct BlockWork {
 
   std::string Name(LinearId id) const {
     return absl::StrCat("layers.", layer, ".", LinearName(id), ".weight");
+  }
+
+  // For methods that ask by themselves, once for each of `iterations` of
+  // `batch` windows, whether they shall end. Forward and backward through a
+  // batch costs as much as three passes over it.
+  std::function<bool()> Cancelled(int64_t batch) const {
+    const double share = TrainingPasses(1, batch, streams.floats->windows());
+    return [this, share] { return !step(share).ok(); };
+  }
+  static double TrainingPasses(int64_t iterations, int64_t batch,
+                               int64_t windows) {
+    return 3.0 * static_cast<double>(iterations) *
+           static_cast<double>(std::min(batch, windows)) /
+           static_cast<double>(windows);
+  }
+
+  // Multiply-adds of a Gram, of whose products one triangle is computed.
+  static double MultipliesOf(const Gram& gram) {
+    return static_cast<double>(gram.tokens()) *
+           static_cast<double>(gram.inputs()) *
+           static_cast<double>(gram.inputs() + 1) / 2;
   }
 
   void AddPhase(const char* name, absl::Time start, double multiplies = 0) {

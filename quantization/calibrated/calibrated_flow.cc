@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,14 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
-#include "kernels/convert/convert.h"
-#include "models/coded_values.h"
 #include "models/decoder_config.h"
 #include "models/packed_names.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/block/hidden_states.h"
 #include "quantization/block/load_block.h"
+#include "quantization/calibrated/block_cache.h"
 #include "quantization/calibrated/block_file.h"
 #include "quantization/calibrated/block_pass.h"
 #include "quantization/calibrated/block_quantizer.h"
@@ -27,39 +24,9 @@
 #include "quantization/calibrated/overlay.h"
 #include "quantization/recipe/matrix_grids.h"
 #include "quantization/recipe/recipe.h"
-#include "tensor/buffer.h"
 
 namespace nibble {
 namespace {
-
-void CopyTo(absl::Span<const float> from, Array<float>& to) {
-  if (!from.empty()) std::copy(from.begin(), from.end(), to.begin());
-}
-
-// What a finished block computes with takes the place of the checkpoint's.
-void Apply(const BlockFile& block, BlockWeights<float>& weights,
-           ThreadPool& pool) {
-  for (const LinearId id : kAllLinears) {
-    BlockLinear<float>& linear = weights[id];
-    const CodedMatrix* codes = block.codes(id);
-    if (codes != nullptr) {
-      pool.ParallelFor(linear.outputs, [&](int64_t begin, int64_t end, int) {
-        CodedReader reader(*codes);
-        for (int64_t row = begin; row < end; ++row) {
-          reader.Read(row, 1, linear.view().row_span(row));
-        }
-      });
-    } else if (const absl::Span<const BF16> floats = block.floats(id);
-               !floats.empty()) {
-      BF16ToF32(floats, linear.weight.span());
-    }
-    CopyTo(block.bias(id), linear.bias);
-  }
-  CopyTo(block.norm("attention_norm.weight"), weights.attention_norm.weight);
-  CopyTo(block.norm("attention_norm.bias"), weights.attention_norm.bias);
-  CopyTo(block.norm("mlp_norm.weight"), weights.mlp_norm.weight);
-  CopyTo(block.norm("mlp_norm.bias"), weights.mlp_norm.bias);
-}
 
 // The names of all matrices, as in a .nib file.
 std::vector<std::string> MatrixNames(const DecoderConfig& config) {
@@ -81,8 +48,11 @@ class Flow {
       : checkpoint_(checkpoint),
         windows_(windows),
         recipe_(recipe),
-        quantizer_options_(
-            {options.precision, options.measure_damage, options.cancelled}),
+        grids_(grids),
+        quantizer_options_({options.precision, options.measure_damage,
+                            windows == nullptr ? 1
+                                               : static_cast<int64_t>(
+                                                     windows->windows.size())}),
         needs_(NeedsOf(recipe, quantizer_options_)),
         options_(options),
         pool_(pool),
@@ -92,14 +62,13 @@ class Flow {
 
   absl::StatusOr<WorkFolder> Open() {
     const absl::Time start = absl::Now();
-    const absl::StatusOr<std::string> model = ModelDigest(checkpoint_, pool_);
+    absl::StatusOr<std::string> model = ModelDigest(checkpoint_, pool_);
     if (!model.ok()) return model.status();
-    AddPhase("model digest", SecondsSince(start), 0);
-    return WorkFolder::Open(
-        options_.work_folder,
-        {RecipeText(recipe_), *model,
-         windows_ == nullptr ? "" : windows_->digest, options_.program_version},
-        options_.resume);
+    AddPhase("model digest", start);
+    identity_ = {RecipeText(recipe_), *std::move(model),
+                 windows_ == nullptr ? "" : windows_->digest,
+                 options_.program_version};
+    return WorkFolder::Open(options_.work_folder, identity_, options_.resume);
   }
 
   absl::Status Run(const WorkFolder& work) {
@@ -107,18 +76,21 @@ class Flow {
     blocks_ = work.FinishedBlocks(layers_, &notes);
     for (const std::string& note : notes) report_.add_notes(note);
     report_.set_resumed_blocks(static_cast<int64_t>(blocks_.size()));
-    if (blocks_.size() < static_cast<size_t>(layers_)) {
-      const absl::Status embedded = Embed();
-      if (!embedded.ok()) return embedded;
-    }
-    for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-      *report_.add_blocks() = blocks_[layer]->report();
-      const absl::Status status = Replay(static_cast<int64_t>(layer));
-      if (!status.ok()) return status;
-    }
-    while (static_cast<int64_t>(blocks_.size()) < layers_) {
-      const absl::Status status =
-          Finish(static_cast<int64_t>(blocks_.size()), work);
+    for (const auto& block : blocks_) *report_.add_blocks() = block->report();
+    BlockCache cache(options_.cache_folder, identity_, recipe_, grids_,
+                     /*chained=*/needs_.quantized);
+    for (int64_t layer = 0; layer < layers_; ++layer) {
+      const std::string key = cache.KeyOf(layer, options_.measure_damage);
+      if (layer < static_cast<int64_t>(blocks_.size())) continue;
+      absl::Status status;
+      if (cache.Take(key, work.BlockPath(layer))) {
+        status = AddBlock(layer, work);
+        report_.set_cached_blocks(report_.cached_blocks() + 1);
+      } else {
+        status = AdvanceTo(layer);
+        if (status.ok()) status = Finish(layer, work);
+        if (status.ok()) status = cache.Put(key, work.BlockPath(layer));
+      }
       if (!status.ok()) return status;
     }
     return checkpoint_.tensors->CheckUnchanged();
@@ -129,7 +101,11 @@ class Flow {
   }
 
   CalibratedReport TakeReport() {
-    for (const auto& [name, phase] : phases_) *report_.add_phases() = phase;
+    if (quantizer_.pass().multiplies() > 0) {
+      AddPhase("of which forward", quantizer_.pass().seconds(),
+               quantizer_.pass().multiplies());
+    }
+    for (const PhaseReport& phase : phases_) *report_.add_phases() = phase;
     if (windows_ != nullptr) {
       report_.set_windows(static_cast<int64_t>(windows_->windows.size()));
       report_.set_length(windows_->length);
@@ -139,12 +115,17 @@ class Flow {
   }
 
  private:
-  static double SecondsSince(absl::Time start) {
-    return absl::ToDoubleSeconds(absl::Now() - start);
+  void AddPhase(const std::string& name, absl::Time start,
+                double multiplies = 0) {
+    AddPhase(name, absl::ToDoubleSeconds(absl::Now() - start), multiplies);
   }
 
   void AddPhase(const std::string& name, double seconds, double multiplies) {
-    PhaseReport& phase = phases_[name];
+    auto found = std::find_if(
+        phases_.begin(), phases_.end(),
+        [&name](const PhaseReport& phase) { return phase.name() == name; });
+    if (found == phases_.end()) found = phases_.emplace(phases_.end());
+    PhaseReport& phase = *found;
     phase.set_name(name);
     phase.set_seconds(phase.seconds() + seconds);
     phase.set_multiplies(phase.multiplies() + multiplies);
@@ -162,7 +143,7 @@ class Flow {
       if (!embedded.ok()) return embedded.status();
       *states = *std::move(embedded);
     }
-    AddPhase("embedding", SecondsSince(start), 0);
+    AddPhase("embedding", start);
     return absl::OkStatus();
   }
 
@@ -190,12 +171,23 @@ class Flow {
 
   bool IsLast(int64_t layer) const { return layer + 1 == layers_; }
 
-  // Runs the streams through a block that is finished.
-  absl::Status Replay(int64_t layer) {
-    const BlockStep step = StepOf(layer);
-    if (IsLast(layer) || static_cast<int64_t>(blocks_.size()) == layers_) {
-      return step(0);
+  // Runs the streams through the blocks that were finished earlier, until they
+  // are what block `layer` is given.
+  absl::Status AdvanceTo(int64_t layer) {
+    absl::Status status;
+    if (streams_at_ < 0) {
+      status = Embed();
+      streams_at_ = 0;
     }
+    for (; status.ok() && streams_at_ < layer; ++streams_at_) {
+      status = Replay(streams_at_);
+    }
+    return status;
+  }
+
+  absl::Status Replay(int64_t layer) {
+    if (!needs_.floats && !needs_.quantized) return absl::OkStatus();
+    const BlockStep step = StepOf(layer);
     const absl::Time start = absl::Now();
     absl::StatusOr<BlockWeights<float>> weights =
         LoadBlock(checkpoint_, layer, pool_);
@@ -203,10 +195,10 @@ class Flow {
     absl::Status status =
         quantizer_.AdvanceFloats(layer, *weights, streams_, step);
     if (!status.ok()) return status;
-    Apply(*blocks_[static_cast<size_t>(layer)], *weights, pool_);
+    ApplyBlock(*blocks_[static_cast<size_t>(layer)], *weights, pool_);
     status =
         quantizer_.AdvanceQuantized(layer, *weights, streams_, step, nullptr);
-    AddPhase("replay of finished blocks", SecondsSince(start), 0);
+    AddPhase("replay of finished blocks", start);
     return status;
   }
 
@@ -216,14 +208,19 @@ class Flow {
     absl::StatusOr<BlockWeights<float>> weights =
         LoadBlock(checkpoint_, layer, pool_);
     if (!weights.ok()) return weights.status();
-    AddPhase("loading", SecondsSince(start), 0);
+    AddPhase("loading", start);
     absl::StatusOr<FinishedBlock> finished =
         quantizer_.Quantize(layer, *weights, streams_, step);
     if (!finished.ok()) return finished.status();
     const absl::Status written = Write(layer, work, *finished);
     if (!written.ok()) return written;
+    for (const PhaseReport& phase : finished->report.phases()) {
+      AddPhase(phase.name(), phase.seconds(), phase.multiplies());
+    }
     *finished = FinishedBlock();
-    return Advance(layer, *weights, step);
+    const absl::Status advanced = Advance(layer, *weights, step);
+    streams_at_ = layer + 1;
+    return advanced;
   }
 
   // Writes a block and opens what was written.
@@ -238,15 +235,17 @@ class Flow {
                        " blocks are finished, and --resume goes on "
                        "behind them"));
     }
+    const absl::Status opened = AddBlock(layer, work);
+    AddPhase("saving", start);
+    return opened;
+  }
+
+  absl::Status AddBlock(int64_t layer, const WorkFolder& work) {
     absl::StatusOr<std::shared_ptr<const BlockFile>> block =
         BlockFile::Open(work.BlockPath(layer));
     if (!block.ok()) return block.status();
     *report_.add_blocks() = (*block)->report();
-    for (const PhaseReport& phase : finished.report.phases()) {
-      AddPhase(phase.name(), phase.seconds(), phase.multiplies());
-    }
     blocks_.push_back(*std::move(block));
-    AddPhase("saving", SecondsSince(start), 0);
     return absl::OkStatus();
   }
 
@@ -259,14 +258,13 @@ class Flow {
     if (!needs_.quantized || (IsLast(layer) && !compared)) {
       return step(quantizer_.passes());
     }
-    Apply(*blocks_.back(), weights, pool_);
+    ApplyBlock(*blocks_.back(), weights, pool_);
     const double before = quantizer_.pass().multiplies();
     double error = 0;
     const absl::Status status =
         quantizer_.AdvanceQuantized(layer, weights, streams_, step, &error);
     if (!status.ok()) return status;
-    AddPhase("quantized pass", SecondsSince(start),
-             quantizer_.pass().multiplies() - before);
+    AddPhase("quantized pass", start, quantizer_.pass().multiplies() - before);
     if (compared) {
       report_.mutable_blocks(report_.blocks_size() - 1)
           ->set_output_error(error);
@@ -277,6 +275,7 @@ class Flow {
   const Checkpoint& checkpoint_;
   const CalibrationWindows* windows_;
   const Recipe& recipe_;
+  const MatrixGrids& grids_;
   const QuantizerOptions quantizer_options_;
   const StreamNeeds needs_;
   const CalibratedOptions& options_;
@@ -285,8 +284,10 @@ class Flow {
   BlockQuantizer quantizer_;
   Streams streams_;
   std::vector<std::shared_ptr<const BlockFile>> blocks_;  // finished
-  double block_share_ = 0;  // of the work on one block
-  std::map<std::string, PhaseReport> phases_;
+  int64_t streams_at_ = -1;  // the block that is given them; -1: not there yet
+  WorkIdentity identity_;
+  double block_share_ = 0;           // of the work on one block
+  std::vector<PhaseReport> phases_;  // in the order of their beginning
   CalibratedReport report_;
 };
 
@@ -335,6 +336,12 @@ absl::StatusOr<CalibratedResult> QuantizeWithRecipe(
     const Checkpoint& checkpoint, const CalibrationWindows* windows,
     const Recipe& recipe, const CalibratedOptions& options, ThreadPool& pool) {
   const absl::Time start = absl::Now();
+  if (checkpoint.packed != nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(checkpoint.path,
+                     ": is packed already; give the checkpoint it was made "
+                     "from"));
+  }
   absl::StatusOr<Recipe> complete = CompleteRecipe(recipe);
   if (!complete.ok()) return complete.status();
   absl::Status status = CheckWindows(

@@ -45,6 +45,9 @@ struct CalibratedProgress {
 struct CalibratedOptions {
   std::string work_folder;  // made where it is not there; needed
   bool resume = false;
+  // Blocks that other recipes have in common with this one are taken from this
+  // folder and put there (block_cache.h); empty: none.
+  std::string cache_folder;
   std::string program_version;
   // Of the products of all passes and of training.
   GemmPrecision precision = GemmPrecision::kBF16;

@@ -235,11 +235,12 @@ TEST_F(CalibratedTest, RefusesTokensThatTheModelLacks) {
 
 TEST_F(CalibratedTest, RefusesPackedModels) {
   OpenFamily("llama");
-  const std::string out = Write(Quantize("", Options()), "model");
+  const std::string out = Write(Quantize(AllRecipes()[0], Options()), "model");
   auto packed = OpenCheckpoint(out);
   ASSERT_THAT(packed, IsOk());
   ThreadPool pool(1);
-  EXPECT_THAT(QuantizeWithRecipe(*packed, nullptr, Recipe(), Options(), pool),
+  EXPECT_THAT(QuantizeWithRecipe(*packed, nullptr, Parse(AllRecipes()[0]),
+                                 Options(), pool),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("packed already")));
 }

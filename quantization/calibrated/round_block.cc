@@ -220,10 +220,13 @@ class GptqRounding {
                          Add(first, acts, *until);
                        });
     if (!status.ok()) return status;
+    double multiplies = work_.pass.multiplies() - before;
     for (const std::shared_ptr<Gram>& gram : grams_) {
-      if (gram != nullptr) gram->Finish(work_.pool);
+      if (gram == nullptr) continue;
+      gram->Finish(work_.pool);
+      multiplies += BlockWork::MultipliesOf(*gram);
     }
-    work_.AddPhase("statistics", start, work_.pass.multiplies() - before);
+    work_.AddPhase("statistics", start, multiplies);
     return absl::OkStatus();
   }
 
@@ -274,6 +277,7 @@ class GptqRounding {
     options.block = recipe.block();
     options.search = recipe.search();
     options.correction = correction_;
+    options.refinements = recipe.refinements();
     absl::StatusOr<GptqResult> result =
         QuantizeGptq(weights, *grams_[At(Source(id))], options, work_.pool);
     if (!result.ok()) return Named(work_, id, result.status());
@@ -328,9 +332,13 @@ absl::Status RoundBySign(BlockWork& work) {
   if (work.precision == GemmPrecision::kF32) {
     options.precision = work.precision;  // else it is the method's to say
   }
-  options.cancelled = work.cancelled;
+  options.cancelled = work.Cancelled(options.batch);
   absl::StatusOr<SignRoundResult> result =
       TuneSignRound(trained, options, work.pool);
+  if (absl::IsCancelled(result.status())) {
+    const absl::Status worded = work.step(0);
+    if (!worded.ok()) return worded;
+  }
   if (!result.ok()) return result.status();
   for (const LinearId id : kAllLinears) {
     if (!trained.grids[At(id)].has_value()) continue;

@@ -102,9 +102,13 @@ absl::Status TrainScales(BlockWork& work) {
   options.batch = recipe.batch();
   options.seed = work.recipe.calibration().seed();
   options.precision = work.precision;
-  options.cancelled = work.cancelled;
+  options.cancelled = work.Cancelled(options.batch);
   const absl::StatusOr<TeqResult> result =
       TrainTeq(trained, options, work.pool);
+  if (absl::IsCancelled(result.status())) {
+    const absl::Status worded = work.step(0);
+    if (!worded.ok()) return worded;
+  }
   if (!result.ok()) return result.status();
   const std::vector<FoldablePair> pairs = FoldablePairs(work.config);
   for (size_t i = 0; i < pairs.size(); ++i) {

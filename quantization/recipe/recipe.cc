@@ -142,7 +142,8 @@ std::string RoundingName(const Recipe& recipe) {
           options.asymmetric_correction() > 0 ? "gptaq" : "gptq",
           options.act_order() ? " act-order" : "",
           options.static_groups() ? " static" : "",
-          options.search() ? " search" : "");
+          options.search() ? " search" : "",
+          options.refinements() > 0 ? " refined" : "");
     }
     case Recipe::SIGNROUND: {
       const int iterations = recipe.signround().iterations();

@@ -212,6 +212,7 @@ void Checker::CheckRanges(const Recipe& recipe) {
   InRange(gptq, "damping", 0, 1);
   InRange(gptq, "block", 1, kMostColumns);
   InRange(gptq, "asymmetric_correction", 0, 1);
+  InRange(gptq, "refinements", 0, 100);
   InRange(Nested(scope, "awq", recipe.awq()), "scale_steps", 1,
           kMostScaleSteps);
   const Scope teq = Nested(scope, "teq", recipe.teq());
