@@ -315,7 +315,8 @@ absl::Status Search::TryInt8Head() {
 }
 
 absl::Status Search::RaiseMatrices() {
-  if (kept() == nullptr || kept()->model.damage.empty()) {
+  if (options_.raised_bits == 0 || kept() == nullptr ||
+      kept()->model.damage.empty()) {
     return absl::OkStatus();
   }
   const Recipe base = kept()->recipe;

@@ -110,7 +110,8 @@ struct RecipeSearchOptions {
   // as far as earlier ones tell, and after a success the time left is spent on
   // recipes of no more bits, of which that of least divergence is chosen.
   absl::Duration time = absl::ZeroDuration();
-  // What matrices are raised to: 8 (int8) or 16 (bf16).
+  // What matrices are raised to when no recipe is within tolerance: 8 (int8),
+  // 16 (bf16), or 0: none is.
   int raised_bits = 8;
   // Whether an int8 head is tried. It is not where the head is int8 anyway.
   bool try_int8_head = true;

@@ -184,7 +184,7 @@ TEST(Search, GoesOnAfterATrialThatFailsToRun) {
                               SearchRecipe(Lattice(), evaluator, Options()));
   EXPECT_TRUE(result.within_tolerance);
   EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
-            "awq+gptq int4 g128 zeros");
+            "awq+gptq search refined int4 g128 zeros");
   EXPECT_EQ(result.trials[0].verdict, Verdict::kError);
   EXPECT_THAT(result.trials[0].error, StatusIs(kInvalid, "broken"));
   EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
@@ -426,6 +426,17 @@ TEST(Search, RaisesAllBeforeItGivesUp) {
   EXPECT_EQ(chosen.layers_size(), 64);
   EXPECT_EQ(chosen.layers(5).bits(), 16);
   EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
+}
+
+TEST(Search, RaisesNothingWhereTheFormatHasOneWidth) {
+  FakeEvaluator evaluator = DamagedEvaluator(11);
+  RecipeSearchOptions options = Options();
+  options.raised_bits = 0;
+  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials.size(), 1u);
+  EXPECT_FALSE(result.within_tolerance);
 }
 
 TEST(Search, RaisesNothingBeyondItsTrials) {
