@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
@@ -13,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "apps/common/app.h"
 #include "apps/common/version.h"
+#include "apps/quantize_recipe.h"
 #include "kernels/cpu.h"
 #include "quantization/flow.h"
 #include "quantization/round_to_nearest.h"
@@ -21,13 +23,13 @@
 ABSL_FLAG(std::string, out, "",
           "what to write: a .nib file, a .gguf file, or a folder that is not "
           "there yet (--format=gptq)");
-ABSL_FLAG(std::string, method, "rtn",
-          "how weights are rounded: rtn (to nearest), or keep: not at all, the "
-          "codes of a quantized checkpoint stay as they are; gptq, awq, teq "
-          "and signround are not in this version yet");
+ABSL_FLAG(std::optional<std::string>, method, std::nullopt,
+          "how weights are rounded: rtn (to nearest, the default), gptq, awq, "
+          "teq, signround; or keep: not at all, the codes of a quantized "
+          "checkpoint stay as they are");
 ABSL_FLAG(std::optional<int>, bits, std::nullopt,
-          "bits per weight: 4 (the default) or 8, and with --format=gguf also "
-          "16 (F16)");
+          "bits per weight: 4 (the default) or 8; with --format=gguf and "
+          "--method=rtn also 16 (F16), with other methods also 2 and 3");
 ABSL_FLAG(std::string, group_size, "",
           "weights of a row that share a scale: a multiple of 32, or row (or "
           "-1) for one scale per row; default 128, and 32 with --format=gguf");
@@ -52,24 +54,9 @@ ABSL_FLAG(std::string, isa, "best",
           "instruction set to stay within: best, scalar, avx2, avx_vnni, "
           "avx512, avx512_vnni, amx or emulated_amx");
 
-// What the methods of later versions take. Named here so that the answer is not
-// "unknown flag".
-#define NIBBLE_LATER(name, help)                            \
-  ABSL_FLAG(std::optional<std::string>, name, std::nullopt, \
-            help ": not in this version yet")
-NIBBLE_LATER(calibration, "text to measure activations on");
-NIBBLE_LATER(samples, "pieces of calibration text");
-NIBBLE_LATER(length, "tokens in a piece of calibration text");
-NIBBLE_LATER(seed, "which pieces of calibration text");
-NIBBLE_LATER(recipe, "file with settings for each layer");
-NIBBLE_LATER(task, "what the search for a recipe is judged by");
-NIBBLE_LATER(tolerance, "loss that the search for a recipe accepts");
-NIBBLE_LATER(trials, "recipes that the search tries");
-NIBBLE_LATER(hours, "time that the search takes");
-#undef NIBBLE_LATER
-ABSL_FLAG(bool, auto, false, "search for a recipe: not in this version yet");
 ABSL_FLAG(bool, resume, false,
-          "go on where a run was killed: not in this version yet");
+          "go on behind the finished blocks that an earlier run left in the "
+          "folder OUT.work");
 
 namespace nibble {
 namespace {
@@ -77,19 +64,12 @@ namespace {
 // As for the other programs.
 constexpr int64_t kMaxThreads = 4096;
 
-absl::Status NotYet(absl::string_view flag, absl::string_view value) {
-  return absl::UnimplementedError(
-      absl::StrCat("--", flag, "=", value,
-                   ": not supported by this version yet; it rounds to nearest "
-                   "(--method=rtn)"));
-}
-
 absl::Status CheckMethod(const std::string& method) {
-  if (method == "rtn" || method == "keep") return absl::OkStatus();
-  for (const char* later : {"gptq", "awq", "teq", "signround"}) {
-    if (method == later) return NotYet("method", method);
+  for (const char* known : {"rtn", "gptq", "awq", "teq", "signround", "keep"}) {
+    if (method == known) return absl::OkStatus();
   }
-  return FlagError("method", method, "must be rtn or keep");
+  return FlagError("method", method,
+                   "must be rtn, gptq, awq, teq, signround or keep");
 }
 
 absl::StatusOr<OutputFormat> ReadFormat() {
@@ -98,31 +78,6 @@ absl::StatusOr<OutputFormat> ReadFormat() {
   if (name == "gguf") return OutputFormat::kGguf;
   if (name == "gptq") return OutputFormat::kGptq;
   return FlagError("format", name, "must be nib, gguf or gptq");
-}
-
-absl::Status RefuseFlagsOfLaterVersions() {
-  absl::Status status = CheckMethod(absl::GetFlag(FLAGS_method));
-  if (status.ok()) {
-    status = ReadFormat().status();
-  }
-  const auto refuse = [&status](absl::string_view flag,
-                                const std::optional<std::string>& value) {
-    if (status.ok() && value.has_value()) status = NotYet(flag, *value);
-  };
-  refuse("calibration", absl::GetFlag(FLAGS_calibration));
-  refuse("samples", absl::GetFlag(FLAGS_samples));
-  refuse("length", absl::GetFlag(FLAGS_length));
-  refuse("seed", absl::GetFlag(FLAGS_seed));
-  refuse("recipe", absl::GetFlag(FLAGS_recipe));
-  refuse("task", absl::GetFlag(FLAGS_task));
-  refuse("tolerance", absl::GetFlag(FLAGS_tolerance));
-  refuse("trials", absl::GetFlag(FLAGS_trials));
-  refuse("hours", absl::GetFlag(FLAGS_hours));
-  if (status.ok() && absl::GetFlag(FLAGS_auto)) status = NotYet("auto", "true");
-  if (status.ok() && absl::GetFlag(FLAGS_resume)) {
-    status = NotYet("resume", "true");
-  }
-  return status;
 }
 
 absl::StatusOr<int64_t> ReadGroupSize(OutputFormat format) {
@@ -137,6 +92,25 @@ absl::StatusOr<int64_t> ReadGroupSize(OutputFormat format) {
                                   kGroupSizeUnit, ", or row"));
   }
   return size;
+}
+
+// The flags of every method as they were given.
+absl::StatusOr<GivenGrid> ReadGiven(OutputFormat format) {
+  GivenGrid given;
+  const std::optional<std::string> method = absl::GetFlag(FLAGS_method);
+  given.has_method = method.has_value();
+  given.method = method.value_or("rtn");
+  const absl::Status known = CheckMethod(given.method);
+  if (!known.ok()) return known;
+  given.bits = absl::GetFlag(FLAGS_bits);
+  given.symmetric = absl::GetFlag(FLAGS_symmetric);
+  given.keep_float = absl::GetFlag(FLAGS_keep_float);
+  given.gguf = format == OutputFormat::kGguf;
+  if (absl::GetFlag(FLAGS_group_size).empty()) return given;
+  const absl::StatusOr<int64_t> size = ReadGroupSize(format);
+  if (!size.ok()) return size.status();
+  given.group_size = *size == kWholeRow ? -1 : *size;
+  return given;
 }
 
 absl::StatusOr<RoundingOptions> ReadRounding(OutputFormat format) {
@@ -173,6 +147,43 @@ absl::Status CheckNothingIsRounded() {
     return FlagError("symmetric", *symmetric ? "true" : "false", kProblem);
   }
   if (keep_float) return FlagError("keep_float", *keep_float, kProblem);
+  return absl::OkStatus();
+}
+
+// How weights are rounded: by a recipe, or as quantization/flow.h does it.
+absl::Status ReadMethod(bool search, QuantizeRequest* request) {
+  absl::StatusOr<GivenGrid> given = ReadGiven(request->format);
+  if (!given.ok()) return given.status();
+  request->given = *std::move(given);
+  request->resume = absl::GetFlag(FLAGS_resume);
+  if (search) {
+    absl::StatusOr<RecipeRequest> base = SearchBaseFromFlags(request->given);
+    if (!base.ok()) return base.status();
+    request->recipe = *std::move(base);
+    request->options.keep_codes = true;  // those of the recipe found
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::optional<RecipeRequest>> recipe =
+      RecipeFromFlags(request->given);
+  if (!recipe.ok()) return recipe.status();
+  request->recipe = *std::move(recipe);
+  if (request->recipe.has_value()) {
+    request->options.keep_codes = true;  // those of the method
+    return absl::OkStatus();
+  }
+  if (request->resume) {
+    return FlagError("resume", "true",
+                     "has no effect: nothing of this method is left to go on "
+                     "from");
+  }
+  request->options.keep_codes = request->given.method == "keep";
+  if (request->options.keep_codes) return CheckNothingIsRounded();
+  const absl::StatusOr<RoundingOptions> rounding =
+      ReadRounding(request->format);
+  if (!rounding.ok()) return rounding.status();
+  request->options.rounding = *rounding;
+  request->options.keep_float =
+      request->given.keep_float.value_or(kDefaultKeepFloat);
   return absl::OkStatus();
 }
 
@@ -215,18 +226,12 @@ absl::Status ReadFiles(QuantizeRequest* request) {
 
 }  // namespace
 
-absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags() {
-  absl::Status status = RefuseFlagsOfLaterVersions();
-  if (!status.ok()) return status;
+absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(bool search) {
+  const absl::StatusOr<OutputFormat> format = ReadFormat();
+  if (!format.ok()) return format.status();
   QuantizeRequest request;
-  request.format = *ReadFormat();
-  const absl::StatusOr<RoundingOptions> rounding = ReadRounding(request.format);
-  if (!rounding.ok()) return rounding.status();
-  request.options.rounding = *rounding;
-  request.options.keep_float =
-      absl::GetFlag(FLAGS_keep_float).value_or(kDefaultKeepFloat);
-  request.options.keep_codes = absl::GetFlag(FLAGS_method) == "keep";
-  if (request.options.keep_codes) status = CheckNothingIsRounded();
+  request.format = *format;
+  absl::Status status = ReadMethod(search, &request);
   if (!status.ok()) return status;
   request.options.program_version = kProgramVersion;
   const absl::StatusOr<int> threads = ReadThreads();

@@ -2,9 +2,11 @@
 #ifndef NIBBLE_APPS_QUANTIZE_FLAGS_H_
 #define NIBBLE_APPS_QUANTIZE_FLAGS_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "apps/quantize_recipe.h"
 #include "quantization/flow.h"
 
 namespace nibble {
@@ -13,16 +15,22 @@ enum class OutputFormat { kNib, kGguf, kGptq };
 
 struct QuantizeRequest {
   OutputFormat format = OutputFormat::kNib;
+  // Of the writers; keep_codes where `recipe` is set.
   QuantizationOptions options;
+  GivenGrid given;
+  // Set: the weights are quantized by quantization/calibrated first.
+  std::optional<RecipeRequest> recipe;
+  bool resume = false;
   std::string out;
   std::string report;  // a file for the JSON report; empty: none
   bool json = false;
   int threads = 1;
 };
 
-// Errors name the flag: values that mean nothing, that contradict each other,
-// and that this version does not support yet.
-absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags();
+// With `search` (--auto), `recipe` is what a search begins with
+// (SearchBaseFromFlags). Errors name the flag: values that mean nothing or
+// contradict each other.
+absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(bool search);
 
 }  // namespace nibble
 

@@ -44,6 +44,97 @@ Json TensorJson(const QuantizedTensor& tensor) {
   return json;
 }
 
+Json PhaseJson(const PhaseReport& phase, double peak) {
+  Json json = {{"name", phase.name()}, {"seconds", phase.seconds()}};
+  if (phase.multiplies() > 0) {
+    json["gigamacs"] = phase.multiplies() / 1e9;
+    json["gigamacs_per_second"] = phase.multiplies() / 1e9 / phase.seconds();
+    if (peak > 0) {
+      json["share_of_peak"] = phase.multiplies() / phase.seconds() / peak;
+    }
+  }
+  return json;
+}
+
+Json MatrixJson(const MatrixReport& matrix) {
+  Json json = {{"name", matrix.name()}, {"bits", matrix.bits()}};
+  if (matrix.has_group_size()) {
+    json["group_size"] = matrix.group_size();
+    json["offset"] = matrix.offset();
+    json["relative_error"] = matrix.relative_error();
+    json["seconds"] = matrix.seconds();
+  }
+  if (matrix.has_loss()) {
+    json["loss"] = matrix.loss();
+    json["nearest_loss"] = matrix.nearest_loss();
+    json["damping"] = matrix.damping();
+    json["fell_back_to_nearest"] = matrix.fell_back();
+  }
+  if (matrix.has_damage()) json["damage"] = matrix.damage();
+  return json;
+}
+
+Json BlockJson(const BlockReport& block) {
+  Json json = {{"layer", block.layer()}};
+  for (const MatrixReport& matrix : block.matrices()) {
+    json["matrices"].push_back(MatrixJson(matrix));
+  }
+  for (const ScaleReport& scales : block.scales()) {
+    Json& added =
+        json["scales"].emplace_back(Json{{"input", scales.input()},
+                                         {"least", scales.least()},
+                                         {"greatest", scales.greatest()}});
+    if (!scales.has_loss()) continue;
+    added["identity_loss"] = scales.identity_loss();
+    added["loss"] = scales.loss();
+  }
+  if (block.has_loss()) {
+    json["start_loss"] = block.start_loss();
+    json["loss"] = block.loss();
+    json["iterations"] = block.iterations();
+  }
+  if (block.has_output_error()) json["output_error"] = block.output_error();
+  return json;
+}
+
+Json CalibratedJson(const CalibratedReport& report) {
+  Json json = {{"seconds", report.seconds()},
+               {"resumed_blocks", report.resumed_blocks()},
+               {"peak_gigamacs_per_second", report.peak_multiplies() / 1e9}};
+  if (report.has_windows()) {
+    json["windows"] = report.windows();
+    json["length"] = report.length();
+    json["digest"] = report.calibration_digest();
+  }
+  for (const PhaseReport& phase : report.phases()) {
+    json["phases"].push_back(PhaseJson(phase, report.peak_multiplies()));
+  }
+  for (const BlockReport& block : report.blocks()) {
+    json["blocks"].push_back(BlockJson(block));
+  }
+  json["notes"] = report.notes();
+  return json;
+}
+
+void AppendCalibrated(std::string* text, const CalibratedReport& report) {
+  for (const PhaseReport& phase : report.phases()) {
+    absl::StrAppendFormat(text, "%-26s %9.2f s", phase.name(), phase.seconds());
+    if (phase.multiplies() > 0) {
+      absl::StrAppendFormat(text, "  %8.0f GMAC/s",
+                            phase.multiplies() / 1e9 / phase.seconds());
+      if (report.peak_multiplies() > 0) {
+        absl::StrAppendFormat(text, ", %.0f%% of the peak",
+                              100 * phase.multiplies() / phase.seconds() /
+                                  report.peak_multiplies());
+      }
+    }
+    absl::StrAppend(text, "\n");
+  }
+  for (const std::string& note : report.notes()) {
+    absl::StrAppend(text, "note: ", note, "\n");
+  }
+}
+
 }  // namespace
 
 Json QuantizeJson(const QuantizeRun& run) {
@@ -51,7 +142,10 @@ Json QuantizeJson(const QuantizeRun& run) {
   Json json;
   json["model"] = run.model;
   json["out"] = run.out;
-  json["method"] = run.options.keep_codes ? "keep" : "rtn";
+  json["method"] = run.recipe               ? run.recipe->method
+                   : run.options.keep_codes ? "keep"
+                                            : "rtn";
+  if (run.recipe) json["recipe"] = run.recipe->recipe;
   if (!run.options.keep_codes) {
     json["bits"] = rounding.bits;
     json["group_size"] =
@@ -69,6 +163,7 @@ Json QuantizeJson(const QuantizeRun& run) {
                     {"survey_seconds", run.report.survey_seconds},
                     {"seconds", run.report.seconds},
                     {"megabytes_per_second", MegabytesPerSecond(run.report)}};
+  if (run.recipe) json["calibrated"] = CalibratedJson(run.recipe->report);
   json["peak_rss_bytes"] = run.peak_rss_bytes;
   json["threads"] = run.threads;
   return json;
@@ -80,6 +175,7 @@ std::string QuantizeText(const QuantizeRun& run) {
     width = std::max(width, tensor.name.size());
   }
   std::string text;
+  if (run.recipe) AppendCalibrated(&text, run.recipe->report);
   for (const QuantizedTensor& tensor : run.report.tensors) {
     const std::string shape =
         absl::StrCat(tensor.outputs, " x ", tensor.inputs);
@@ -90,6 +186,14 @@ std::string QuantizeText(const QuantizeRun& run) {
       absl::StrAppendFormat(&text, "  error %.4f", *tensor.relative_error);
     }
     absl::StrAppend(&text, tensor.wide_scales ? "  f32 scales\n" : "\n");
+  }
+  if (run.recipe) {
+    const double seconds = run.recipe->report.seconds() + run.report.seconds;
+    absl::StrAppendFormat(
+        &text, "%s: %.1f MB, %s; %.1f s, peak memory %.0f MB\n", run.out,
+        static_cast<double>(run.report.file_bytes) / 1e6, run.recipe->name,
+        seconds, static_cast<double>(run.peak_rss_bytes) / 1e6);
+    return text;
   }
   absl::StrAppendFormat(
       &text,

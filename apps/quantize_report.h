@@ -3,12 +3,22 @@
 #define NIBBLE_APPS_QUANTIZE_REPORT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "apps/common/json.h"
+#include "quantization/calibrated/report.pb.h"
 #include "quantization/flow.h"
 
 namespace nibble {
+
+// What a recipe did before the file was written.
+struct RecipeRun {
+  std::string method;  // "awq+gptq"
+  std::string name;    // "awq+gptq int4 g32 zeros"
+  std::string recipe;  // as text
+  CalibratedReport report;
+};
 
 struct QuantizeRun {
   std::string model;
@@ -17,6 +27,7 @@ struct QuantizeRun {
   QuantizationReport report;
   int64_t peak_rss_bytes = 0;
   int threads = 0;
+  std::optional<RecipeRun> recipe;
 };
 
 // The object of --output=json and --report.

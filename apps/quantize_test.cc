@@ -256,25 +256,6 @@ TEST_F(Quantize, RefusesBadFlagsInOneLine) {
   EXPECT_THAT(Files(), ElementsAre());
 }
 
-TEST_F(Quantize, SaysWhatIsNotThereYet) {
-  for (const std::string flag :
-       {"--method=gptq", "--method=awq", "--method=teq", "--method=signround",
-        "--calibration=text.txt", "--samples=128", "--length=512", "--seed=1",
-        "--recipe=a.textproto", "--task=perplexity:a", "--tolerance=0.01",
-        "--trials=3", "--hours=1"}) {
-    const ProgramResult result = Run({flag});
-    EXPECT_EQ(result.exit_status, 1) << flag;
-    EXPECT_TRUE(IsOneLine(result.error)) << result.error;
-    EXPECT_THAT(result.error,
-                AllOf(HasSubstr(flag), HasSubstr("not supported by this "
-                                                 "version yet")));
-  }
-  for (const std::string flag : {"--auto", "--resume"}) {
-    EXPECT_THAT(Run({flag}).error, HasSubstr(flag + "=true: not supported"));
-  }
-  EXPECT_THAT(Files(), ElementsAre());
-}
-
 TEST_F(Quantize, StreamsModelsLargerThanItsMemory) {
   const std::string model = WriteHollowModel(folder_ + "/model", LargeModel());
   const ProgramResult result = Run({"--model=" + model, "--output=json"});

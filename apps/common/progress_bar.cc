@@ -49,6 +49,8 @@ void ProgressBar::Update(int64_t done, int64_t total) {
       std::string(filled, '#') + std::string(kWidth - filled, '.');
   std::fprintf(stream_, "\r%s [%s] %3d%%", label_.c_str(), bar.c_str(),
                static_cast<int>(share * 100));
+  // Behind it what an earlier note has left is cleared (ECMA-48 EL).
+  if (!note_.empty()) std::fprintf(stream_, "  %s\x1b[K", note_.c_str());
   std::fflush(stream_);
 }
 

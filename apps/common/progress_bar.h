@@ -28,11 +28,15 @@ class ProgressBar {
   // the first 200 ms: what is over at once needs no bar.
   void Update(int64_t done, int64_t total);
 
+  // Stands behind the bar from the next Update on.
+  void SetNote(absl::string_view note) { note_ = std::string(note); }
+
   // Erases the line, if one was drawn.
   void Finish();
 
  private:
   std::string label_;
+  std::string note_;
   std::FILE* stream_;
   bool visible_;
   bool drawn_ = false;
