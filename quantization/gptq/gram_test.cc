@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/thread_pool.h"
 #include "quantization/gptq/gptq_testing.h"
+#include "quantization/gptq/residual_moment.h"
 #include "tensor/view.h"
 
 namespace nibble {
@@ -81,6 +82,28 @@ TEST(Gram, CrossMomentIsOfTheDifferences) {
         cross += (x_float.at(t, i) - x.at(t, i)) * x.at(t, j) / 50.0;
       }
       ASSERT_NEAR(gram.mean_cross().row(i)[j], cross, 1e-6);
+    }
+  }
+}
+
+TEST(ResidualMoment, IsTheMeanOfDifferencesTimesInputs) {
+  ThreadPool pool(2);
+  const Matrix wanted = NormalMatrix(40, 7, 1.0f, 13);
+  const Matrix got = NormalMatrix(40, 7, 1.0f, 14);
+  const Matrix x = NormalMatrix(40, 33, 1.0f, 15);
+  ResidualMoment moment(7, 33);
+  moment.Add(wanted.view().Rows(0, 25), got.view().Rows(0, 25),
+             x.view().Rows(0, 25), pool);
+  moment.Add(wanted.view().Rows(25, 15), got.view().Rows(25, 15),
+             x.view().Rows(25, 15), pool);
+  moment.Finish(pool);
+  for (int64_t i = 0; i < 7; ++i) {
+    for (int64_t j = 0; j < 33; ++j) {
+      double sum = 0;
+      for (int64_t t = 0; t < 40; ++t) {
+        sum += (double{wanted.at(t, i)} - got.at(t, i)) * x.at(t, j) / 40;
+      }
+      ASSERT_NEAR(moment.mean().row(i)[j], sum, 1e-5);
     }
   }
 }
