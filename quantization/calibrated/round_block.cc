@@ -13,6 +13,7 @@
 #include "quantization/block/block.h"
 #include "quantization/gptq/gptq.h"
 #include "quantization/gptq/gram.h"
+#include "quantization/gptq/residual_moment.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/rounding/round_matrix.h"
 #include "quantization/signround/signround.h"
@@ -214,12 +215,20 @@ class GptqRounding {
       }
     }
     if (!until.has_value()) return absl::OkStatus();
+    residual_.reset();
+    if (correction_ > 0 && ids == std::vector<LinearId>{LinearId::kDown}) {
+      // Alone and last: it can make up for the whole block.
+      const BlockLinear<float>& down = work_.weights[LinearId::kDown];
+      residual_.emplace(down.outputs, down.inputs);
+      until.reset();
+    }
     const absl::Status status =
         work_.pass.Run(block_, *work_.streams.quantized, until, work_.step,
                        [&](int64_t first, const BlockActivations<float>& acts) {
-                         Add(first, acts, *until);
+                         Add(first, acts, until);
                        });
     if (!status.ok()) return status;
+    if (residual_.has_value()) residual_->Finish(work_.pool);
     double multiplies = work_.pass.multiplies() - before;
     for (const std::shared_ptr<Gram>& gram : grams_) {
       if (gram == nullptr) continue;
@@ -230,7 +239,8 @@ class GptqRounding {
     return absl::OkStatus();
   }
 
-  void Add(int64_t first, const BlockActivations<float>& acts, LinearId until) {
+  void Add(int64_t first, const BlockActivations<float>& acts,
+           std::optional<LinearId> until) {
     const BlockActivations<float>* floats = nullptr;
     if (float_block_.has_value()) {
       const int64_t count =
@@ -241,11 +251,15 @@ class GptqRounding {
     for (const LinearId id : kAllLinears) {
       Gram* gram = grams_[At(id)].get();
       if (gram == nullptr) continue;
-      if (floats != nullptr) {
+      if (floats != nullptr && !residual_.has_value()) {
         gram->AddPair(acts.input(id), floats->input(id), work_.pool);
       } else {
         gram->Add(acts.input(id), work_.pool);
       }
+    }
+    if (residual_.has_value()) {
+      residual_->Add(floats->output(), acts.output(),
+                     acts.input(LinearId::kDown), work_.pool);
     }
   }
 
@@ -277,6 +291,7 @@ class GptqRounding {
     options.block = recipe.block();
     options.search = recipe.search();
     options.correction = correction_;
+    if (residual_.has_value()) options.residual = residual_->mean();
     options.refinements = recipe.refinements();
     absl::StatusOr<GptqResult> result =
         QuantizeGptq(weights, *grams_[At(Source(id))], options, work_.pool);
@@ -296,6 +311,8 @@ class GptqRounding {
   Block<float> block_;
   std::optional<Block<float>> float_block_;  // for the correction
   BlockPass float_pass_;
+  // While down is measured and rounded: what the block's output lacks.
+  std::optional<ResidualMoment> residual_;
   std::array<std::shared_ptr<Gram>, kLinearCount> grams_;
 };
 
