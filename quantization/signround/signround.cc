@@ -15,6 +15,7 @@
 #include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
 #include "quantization/signround/tuned_matrix.h"
 #include "quantization/tuning/batch_order.h"
 #include "quantization/tuning/block_objective.h"
@@ -38,6 +39,11 @@ absl::Status CheckOptions(const SignRoundOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "SignRound's learning rate ", rate, ": it must be above 0, at most 1"));
   }
+  if (!(options.momentum >= 0.0 && options.momentum < 1.0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("SignRound's momentum ", options.momentum,
+                     ": it must be at least 0 and below 1"));
+  }
   return absl::OkStatus();
 }
 
@@ -48,7 +54,8 @@ class Schedule {
   explicit Schedule(const SignRoundOptions& options)
       : iterations_(static_cast<double>(options.iterations)),
         rate_(options.learning_rate.value_or(1.0 / iterations_)),
-        tune_range_(options.tune_range) {}
+        tune_range_(options.tune_range),
+        momentum_(static_cast<float>(options.momentum)) {}
 
   TunedMatrix::Step StepAt(int64_t iteration) const {
     const double i = static_cast<double>(iteration);
@@ -61,6 +68,7 @@ class Schedule {
     if (tune_range_) {
       step.range = static_cast<float>(rate_ * (1.0 - i / iterations_));
     }
+    step.momentum = momentum_;
     return step;
   }
 
@@ -68,6 +76,7 @@ class Schedule {
   const double iterations_;
   const double rate_;
   const bool tune_range_;
+  const float momentum_;
 };
 
 GemmPrecision PrecisionOf(const TrainedBlock& trained,
@@ -84,23 +93,24 @@ class Trainer {
   Trainer(const TrainedBlock& trained, const SignRoundOptions& options,
           ThreadPool& pool)
       : pool_(pool), objective_(trained, PrecisionOf(trained, options), pool) {
-    Array<float> values;
     for (size_t i = 0; i < kLinearCount; ++i) {
       if (!trained.grids[i].has_value()) continue;
       const MatrixView<const float> weights =
           trained.weights->linears[i].view();
       TunedMatrix& matrix =
           matrices_[i].emplace(weights, *trained.grids[i], pool);
-      if (options.starts[i] != nullptr) {
-        matrix.StartFrom(*options.starts[i], pool);
-      }
       result_.matrices[i] = matrix.MakeResult();
-      const size_t size = static_cast<size_t>(weights.rows * weights.cols);
-      if (values.size() < size) values = Array<float>(size);
-      const MatrixView<float> rounded(values.data(), weights.rows,
-                                      weights.cols);
-      matrix.Decode(rounded, pool);
-      objective_.block().SetLinear(kAllLinears[i], rounded, pool);
+      Apply(i, weights.rows, weights.cols);
+    }
+  }
+
+  // Puts the matrices where other methods have brought them.
+  void StartFrom(
+      const std::array<const QuantizedMatrix*, kLinearCount>& starts) {
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      if (!matrices_[i] || starts[i] == nullptr) continue;
+      matrices_[i]->StartFrom(*starts[i], pool_);
+      Apply(i, starts[i]->outputs, starts[i]->inputs);
     }
   }
 
@@ -108,8 +118,9 @@ class Trainer {
   bool Judge(int64_t iteration) {
     const double loss = objective_.FixedLoss(pool_);
     if (!std::isfinite(loss)) return false;
-    if (iteration == 0) result_.start_loss = loss;
-    if (iteration != 0 && !(loss < result_.best_loss)) return true;
+    if (!judged_) result_.start_loss = loss;
+    if (judged_ && !(loss < result_.best_loss)) return true;
+    judged_ = true;
     result_.best_loss = loss;
     result_.best_iteration = iteration;
     for (size_t i = 0; i < kLinearCount; ++i) {
@@ -135,8 +146,17 @@ class Trainer {
   SignRoundResult TakeResult() { return std::move(result_); }
 
  private:
+  // Gives the block what matrix i is before there are gradients.
+  void Apply(size_t i, int64_t rows, int64_t cols) {
+    Array<float> memory(static_cast<size_t>(rows * cols));
+    const MatrixView<float> values(memory.data(), rows, cols);
+    matrices_[i]->Decode(values, pool_);
+    objective_.block().SetLinear(kAllLinears[i], values, pool_);
+  }
+
   ThreadPool& pool_;
   BlockObjective objective_;
+  bool judged_ = false;
   std::array<std::optional<TunedMatrix>, kLinearCount> matrices_;
   SignRoundResult result_;
 };
@@ -153,6 +173,12 @@ absl::StatusOr<SignRoundResult> TuneSignRound(const TrainedBlock& trained,
   Trainer trainer(trained, options, pool);
   if (!trainer.Judge(0)) {
     return NotFiniteLoss(trained.layer);
+  }
+  for (const QuantizedMatrix* start : options.starts) {
+    if (start == nullptr) continue;
+    trainer.StartFrom(options.starts);
+    if (!trainer.Judge(0)) return trainer.TakeResult();
+    break;
   }
   const Schedule schedule(options);
   BatchOrder order(trained.inputs->windows(), options.batch, options.seed);

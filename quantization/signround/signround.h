@@ -42,6 +42,10 @@ struct SignRoundOptions {
   int64_t batch = 8;  // windows of a step
   uint64_t seed = 1;  // of the order of windows
   bool tune_range = true;
+  // Share of the past in the running mean of gradients whose signs are
+  // followed. The paper has 0, where every batch has a full vote;
+  // docs/quantization.md has what that costs.
+  double momentum = 0.9;
   // Where training starts, by LinearId; null: rounded to nearest.
   std::array<const QuantizedMatrix*, kLinearCount> starts = {};
   // Of the products; kBF16 where it is not set, but kF32 for 8 bits, whose

@@ -136,9 +136,47 @@ TEST_F(SignRoundTest, WinsOnInputsThatHangTogether) {
     options.learning_rate = 1.0 / 60;
     const auto result = TuneSignRound(tiny_.With(spec), options, pool_);
     ASSERT_THAT(result, IsOk());
-    EXPECT_LT(result->best_loss, 0.7 * result->start_loss);
+    EXPECT_LT(result->best_loss, 0.9 * result->start_loss);
     EXPECT_GT(result->best_iteration, 0);
   }
+}
+
+TEST_F(SignRoundTest, StartsFromAnotherMethodsResult) {
+  for (const GridSpec& spec : testing::kTrainedGrids) {
+    if (spec.bits == 8) continue;
+    SCOPED_TRACE(GridName(spec));
+    SignRoundOptions options = Quick(60);
+    options.learning_rate = 1.0 / 60;
+    const auto other = TuneSignRound(tiny_.With(spec), options, pool_);
+    ASSERT_THAT(other, IsOk());
+    options = Quick(0);
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      options.starts[i] = &other->matrices[i];
+    }
+    const auto result = TuneSignRound(tiny_.With(spec), options, pool_);
+    ASSERT_THAT(result, IsOk());
+    EXPECT_EQ(result->start_loss, other->start_loss);
+    EXPECT_NEAR(result->best_loss, other->best_loss, 1e-6 * other->best_loss);
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      ExpectSame(result->matrices[i], other->matrices[i]);
+    }
+  }
+}
+
+TEST_F(SignRoundTest, RoundToNearestStaysACandidateBesideAStart) {
+  // A start that is worse: every code 0.
+  std::vector<QuantizedMatrix> zeros;
+  SignRoundOptions options = Quick(0);
+  for (const BlockLinear<float>& linear : tiny_.weights.linears) {
+    zeros.emplace_back(kZeros, linear.outputs, linear.inputs);
+  }
+  for (size_t i = 0; i < kLinearCount; ++i) options.starts[i] = &zeros[i];
+  const auto result = TuneSignRound(tiny_.With(kZeros), options, pool_);
+  const auto plain = TuneSignRound(tiny_.With(kZeros), Quick(0), pool_);
+  ASSERT_THAT(result, IsOk());
+  ASSERT_THAT(plain, IsOk());
+  EXPECT_EQ(result->best_loss, plain->best_loss);
+  ExpectSame(result->matrices[0], plain->matrices[0]);
 }
 
 TEST_F(SignRoundTest, SameBitsOnAnyNumberOfThreads) {
@@ -244,6 +282,7 @@ TEST_F(SignRoundTest, RefusesOptionsOutOfRange) {
               invalid("learning rate 0"));
   EXPECT_THAT(status([](auto& o) { o.learning_rate = std::nan(""); }),
               invalid("learning rate"));
+  EXPECT_THAT(status([](auto& o) { o.momentum = 1.0; }), invalid("momentum 1"));
   EXPECT_THAT(TuneSignRound(tiny_.With(GridSpec{5, 32}), Quick(4), pool_),
               invalid("5 bits"));
 }

@@ -8,11 +8,13 @@
 #include "absl/functional/function_ref.h"
 #include "absl/log/check.h"
 #include "absl/types/span.h"
+#include "kernels/convert/convert.h"
 #include "kernels/thread_pool.h"
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/tuning/fake_quant.h"
 #include "quantization/tuning/tuned_range.h"
+#include "tensor/bf16.h"
 #include "tensor/buffer.h"
 #include "tensor/view.h"
 
@@ -22,6 +24,23 @@ namespace {
 // 0 has no sign, and NaN none either.
 float Signed(double slope, float step) {
   return slope > 0 ? step : slope < 0 ? -step : 0.0f;
+}
+
+// gradient = mean = momentum * mean + (1 - momentum) * gradient, the mean
+// rounded to bf16, which a sign does not notice.
+void Smooth(float momentum, int64_t count, BF16* mean, float* gradient) {
+  constexpr int64_t kPiece = 256;  // on the stack, in L1
+  float past[kPiece];
+  for (int64_t first = 0; first < count; first += kPiece) {
+    const size_t size = static_cast<size_t>(std::min(kPiece, count - first));
+    BF16* m = mean + first;
+    float* g = gradient + first;
+    BF16ToF32(absl::MakeConstSpan(m, size), absl::MakeSpan(past, size));
+    for (size_t j = 0; j < size; ++j) {
+      g[j] = momentum * past[j] + (1.0f - momentum) * g[j];
+    }
+    F32ToBF16(absl::MakeConstSpan(g, size), absl::MakeSpan(m, size));
+  }
 }
 
 // A range that another method has fitted may have been narrowed too much.
@@ -123,10 +142,17 @@ void TunedMatrix::Descend(const Step& step, MatrixView<float> values,
                           ThreadPool& pool) {
   const FakeQuantKernels& kernels = ActiveFakeQuantKernels();
   const int64_t groups = spec_.groups(weights_.cols);
+  if (step.momentum != 0.0f && momentum_.empty()) {
+    momentum_ = Array<BF16>(shifts_.size(), AlignedBuffer::Fill::kZero);
+  }
   ForEachGroup(pool, [&](int64_t row, int64_t group, int64_t first,
                          int64_t count) {
     const float* w = weights_.row(row) + first;
     float* value = values.row(row) + first;
+    if (step.momentum != 0.0f) {
+      Smooth(step.momentum, count,
+             momentum_.data() + row * weights_.cols + first, value);
+    }
     int16_t* shift = shifts_.data() + row * weights_.cols + first;
     TunedRange& range = ranges_[static_cast<size_t>(row * groups + group)];
     const GroupGrid grid = GridOf(range, spec_);

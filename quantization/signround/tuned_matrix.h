@@ -7,7 +7,8 @@
 //   Use(gradient);                              // now the new values
 //   matrix.Encode(result, pool);
 //
-// Holds 2 bytes a weight and 16 a group beside the weights, which it borrows.
+// Holds 4 bytes a weight (2 without momentum) and 16 a group beside the
+// weights, which it borrows.
 #ifndef NIBBLE_QUANTIZATION_SIGNROUND_TUNED_MATRIX_H_
 #define NIBBLE_QUANTIZATION_SIGNROUND_TUNED_MATRIX_H_
 
@@ -18,6 +19,7 @@
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/tuning/tuned_range.h"
+#include "tensor/bf16.h"
 #include "tensor/buffer.h"
 #include "tensor/view.h"
 
@@ -47,6 +49,9 @@ class TunedMatrix {
   struct Step {
     int shift = 0;    // in 1 / kShiftOne of a step of the grid
     float range = 0;  // of the ratios, which stay within 0 and max_ratio_
+    // Of the running mean that takes the gradient's place: its part of the past
+    // steps. 0: the gradient itself.
+    float momentum = 0;
   };
   // `values` holds dLoss/dValues and becomes the new values.
   void Descend(const Step& step, MatrixView<float> values, ThreadPool& pool);
@@ -68,6 +73,7 @@ class TunedMatrix {
   const MatrixView<const float> weights_;
   const GridSpec spec_;
   float max_ratio_ = 1;
+  Array<BF16> momentum_;      // [outputs, inputs], empty before it is used
   Array<int16_t> shifts_;     // [outputs, inputs]
   Array<TunedRange> ranges_;  // [outputs, groups]
 };

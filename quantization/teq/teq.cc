@@ -92,7 +92,6 @@ class Trainer {
   // is no finite number.
   bool Judge(int64_t iteration) {
     const double loss = objective_.FixedLoss(pool_);
-    fprintf(stderr, "judge %d %.8g\n", (int)iteration, loss);
     if (!std::isfinite(loss)) return false;
     if (result_.scales.empty()) {
       result_.identity_loss = loss;
