@@ -161,7 +161,8 @@ class PairSearch {
   void TryFamilies() {
     for (int k = 0; k < options_.scale_steps; ++k) {
       const double alpha = static_cast<double>(k) / options_.scale_steps;
-      Try(PowerScales(alpha, 0), ScaleFamily::kActivation, alpha);
+      // At 0 it is the identity.
+      if (k > 0) Try(PowerScales(alpha, 0), ScaleFamily::kActivation, alpha);
       if (options_.both) {
         Try(PowerScales(alpha, 1 - alpha), ScaleFamily::kBoth, alpha);
       }
