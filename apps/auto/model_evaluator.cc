@@ -1,5 +1,6 @@
 #include "apps/auto/model_evaluator.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -40,6 +41,9 @@
 
 namespace nibble {
 namespace {
+
+// As many as the calibrated flow reads to measure damage.
+constexpr int32_t kDamageWindows = 8;
 
 // What cannot be removed takes room and no more.
 void RemoveFolder(const std::string& path) {
@@ -174,8 +178,11 @@ absl::StatusOr<std::vector<Metric>> ModelEvaluator::Baseline() {
 
 absl::StatusOr<const CalibrationWindows*> ModelEvaluator::Windows(
     const Recipe& recipe) {
-  Recipe::Calibration settings =
-      recipe.has_calibration() ? recipe.calibration() : options_.calibration;
+  Recipe::Calibration settings = recipe.calibration();
+  if (!recipe.has_calibration()) {
+    settings = options_.calibration;
+    settings.set_samples(std::min(settings.samples(), kDamageWindows));
+  }
   settings.clear_digest();
   const std::string key = settings.SerializeAsString();
   auto it = windows_.find(key);
