@@ -7,11 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -222,10 +220,8 @@ TEST_F(SignRoundTest, DeadConstantAndHugeChannelsStayFinite) {
     const auto result = TuneSignRound(tiny_.With(spec), Quick(8), pool_);
     ASSERT_THAT(result, IsOk());
     EXPECT_TRUE(std::isfinite(result->best_loss));
-    const BlockWeights<float> rounded =
-        Dequantized(tiny_.weights, *result, pool_);
-    for (const BlockLinear<float>& linear : rounded.linears) {
-      for (const float w : linear.weight) ASSERT_TRUE(std::isfinite(w));
+    for (const auto& l : Dequantized(tiny_.weights, *result, pool_).linears) {
+      for (const float w : l.weight) ASSERT_TRUE(std::isfinite(w));
     }
   }
 }
@@ -239,7 +235,7 @@ TEST_F(SignRoundTest, RefusesALossThatIsNoNumber) {
 }
 
 TEST_F(SignRoundTest, KeepsWhatItHasWhenTheLossIsNoNumberLater) {
-  // Window 1 of 40 is in batches alone: 32 of them are fixed.
+  // 32 of 40 windows are fixed; the broken ones come in batches alone.
   TinyTraining tiny(TinyDecoderConfig(), pool_, /*windows=*/40);
   const std::vector<float> broken(
       static_cast<size_t>(TinyTraining::kLength * tiny.config.hidden),
@@ -251,8 +247,7 @@ TEST_F(SignRoundTest, KeepsWhatItHasWhenTheLossIsNoNumberLater) {
                                 tiny.config.hidden),
         pool_);
   }
-  SignRoundOptions options = Quick(40);
-  const auto result = TuneSignRound(tiny.With(kZeros), options, pool_);
+  const auto result = TuneSignRound(tiny.With(kZeros), Quick(40), pool_);
   ASSERT_THAT(result, IsOk());
   EXPECT_TRUE(std::isfinite(result->best_loss));
   EXPECT_LE(result->best_loss, result->start_loss);
