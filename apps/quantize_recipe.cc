@@ -46,10 +46,10 @@ ABSL_FLAG(bool, true_sequential, true,
 ABSL_FLAG(std::optional<double>, damping, std::nullopt,
           "gptq: share of the mean second moment added to each; default 0.01");
 ABSL_FLAG(std::optional<double>, correction, std::nullopt,
-          "gptq: share of GPTAQ's correction by the float model's inputs; "
-          "default 0");
+          "gptq: share of the correction towards the float model's outputs; "
+          "default 1");
 ABSL_FLAG(std::optional<int>, refinements, std::nullopt,
-          "gptq: passes over codes and scales once all are chosen; default 0");
+          "gptq: passes over codes and scales once all are chosen; default 2");
 ABSL_FLAG(std::optional<int>, scale_steps, std::nullopt,
           "awq: exponents tried for the scales; default 20");
 ABSL_FLAG(bool, clip, true,

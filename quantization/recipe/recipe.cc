@@ -23,6 +23,12 @@
 namespace nibble {
 namespace {
 
+// Behind a transform the float stream goes through the transformed weights, so
+// that resumed work would not get the same bits from it.
+double DefaultCorrection(const Recipe& recipe) {
+  return recipe.transform() == Recipe::NONE ? 1 : 0;
+}
+
 using google::protobuf::TextFormat;
 
 // Two thousand times the longest recipe of the search.
@@ -105,6 +111,10 @@ Recipe Completed(Recipe recipe) {
       FillFields(recipe.mutable_round_to_nearest());
       break;
     case Recipe::GPTQ:
+      if (!recipe.gptq().has_asymmetric_correction()) {
+        recipe.mutable_gptq()->set_asymmetric_correction(
+            DefaultCorrection(recipe));
+      }
       FillFields(recipe.mutable_gptq());
       break;
     case Recipe::SIGNROUND: {
@@ -139,11 +149,15 @@ std::string RoundingName(const Recipe& recipe) {
     case Recipe::GPTQ: {
       const Recipe::Gptq& options = recipe.gptq();
       return absl::StrCat(
-          options.asymmetric_correction() > 0 ? "gptaq" : "gptq",
-          options.act_order() ? " act-order" : "",
+          "gptq", options.act_order() ? " act-order" : "",
           options.static_groups() ? " static" : "",
-          options.search() ? " search" : "",
-          options.refinements() > 0 ? " refined" : "");
+          options.search() ? "" : " no-search",
+          options.refinements() == 2
+              ? ""
+              : absl::StrCat(" refinements-", options.refinements()),
+          options.asymmetric_correction() == DefaultCorrection(recipe)
+              ? ""
+              : absl::StrCat(" correction-", options.asymmetric_correction()));
     }
     case Recipe::SIGNROUND: {
       const int iterations = recipe.signround().iterations();

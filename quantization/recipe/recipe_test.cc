@@ -97,7 +97,7 @@ TEST(Recipe, NamesSayMethodGridAndExceptions) {
             "rtn importance int4 row minimums");
   EXPECT_EQ(name("rounding: GPTQ gptq { act_order: true static_groups: true "
                  "asymmetric_correction: 0.25 } grid { bits: 3 }"),
-            "gptaq act-order static int3 g128 zeros");
+            "gptq act-order static correction-0.25 int3 g128 zeros");
   EXPECT_EQ(name("rounding: SIGNROUND signround { iterations: 50 } "
                  "head_bits: 8 layers { pattern: 'x' bits: 16 }"),
             "signround 50 int4 g128 zeros, head int8, 1 exception");

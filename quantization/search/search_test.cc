@@ -184,7 +184,7 @@ TEST(Search, GoesOnAfterATrialThatFailsToRun) {
                               SearchRecipe(Lattice(), evaluator, Options()));
   EXPECT_TRUE(result.within_tolerance);
   EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
-            "awq+gptq search refined int4 g128 zeros");
+            "awq+gptq int4 g128 zeros");
   EXPECT_EQ(result.trials[0].verdict, Verdict::kError);
   EXPECT_THAT(result.trials[0].error, StatusIs(kInvalid, "broken"));
   EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
