@@ -104,6 +104,8 @@ BlockQuantizer::BlockQuantizer(const DecoderConfig& config,
       passes_(PassesOf(recipe, options)),
       pass_(config, pool) {}
 
+bool BlockQuantizer::floats_wait() const { return Corrects(recipe_); }
+
 absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
     int64_t layer, BlockWeights<float>& weights, Streams& streams,
     const BlockStep& step) {
@@ -116,14 +118,11 @@ absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
   }
   HiddenStates probe;
   if (options_.measure_damage) probe = TakeProbe(streams);
-  // GPTQ's correction needs what the float block is given until the end.
-  const bool late = Corrects(recipe_);
   absl::Status status;
-  if (streams.floats.has_value()) status = FloatPass(work, /*advance=*/!late);
+  if (streams.floats.has_value())
+    status = FloatPass(work, /*advance=*/!floats_wait());
   if (status.ok()) status = TransformBlock(work);
   if (status.ok()) status = RoundBlock(work);
-  if (status.ok() && late)
-    status = AdvanceFloats(layer, weights, streams, step);
   if (!status.ok()) return status;
   if (options_.measure_damage) MeasureDamage(work, probe);
   return std::move(work.block);

@@ -51,15 +51,19 @@ class BlockQuantizer {
                  ThreadPool& pool);
 
   // streams.floats, where it is needed, becomes what the float block makes of
-  // it; streams.quantized stays. A transform changes `weights`: they are what
-  // the result's codes stand for, and the result points to them.
+  // it, unless floats_wait(); streams.quantized stays. A transform changes
+  // `weights`: they are what the result's codes stand for, and the result
+  // points to them.
   absl::StatusOr<FinishedBlock> Quantize(int64_t layer,
                                          BlockWeights<float>& weights,
                                          Streams& streams,
                                          const BlockStep& step);
 
-  // What the block makes of streams.floats, and nothing else: where it is
-  // finished already.
+  // Whether Quantize leaves streams.floats as they are, for it needs them until
+  // the end: AdvanceFloats, with the checkpoint's own weights, is then due.
+  bool floats_wait() const;
+
+  // What the float block makes of streams.floats, and nothing else.
   absl::Status AdvanceFloats(int64_t layer, const BlockWeights<float>& weights,
                              Streams& streams, const BlockStep& step);
   // What these weights make of streams.quantized. `error`, unless it is null,

@@ -218,6 +218,18 @@ class Flow {
       AddPhase(phase.name(), phase.seconds(), phase.multiplies());
     }
     *finished = FinishedBlock();
+    if (quantizer_.floats_wait()) {
+      // A transform may have changed the weights, and a later run would have
+      // the checkpoint's.
+      *weights = BlockWeights<float>();
+      weights = LoadBlock(checkpoint_, layer, pool_);
+      if (!weights.ok()) return weights.status();
+      const absl::Time floats = absl::Now();
+      const absl::Status status =
+          quantizer_.AdvanceFloats(layer, *weights, streams_, step);
+      if (!status.ok()) return status;
+      AddPhase("float pass", floats);
+    }
     const absl::Status advanced = Advance(layer, *weights, step);
     streams_at_ = layer + 1;
     return advanced;

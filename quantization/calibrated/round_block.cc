@@ -135,15 +135,6 @@ absl::Status RoundToNearest(BlockWork& work, LinearId id) {
   return work.step(0);
 }
 
-absl::Status RoundAllToNearest(BlockWork& work) {
-  for (const LinearId id : kAllLinears) {
-    if (!work.grids[At(id)].has_value()) continue;
-    const absl::Status status = RoundToNearest(work, id);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
 // GPTQ over the matrices of a block, with what they are given by the block as
 // it is quantized so far.
 class GptqRounding {
@@ -152,12 +143,12 @@ class GptqRounding {
       : work_(work),
         shared_norm_(work.config.norm_layout == NormLayout::kShared),
         correction_(work.recipe.gptq().asymmetric_correction()),
-        block_(work.config, work.layer, work.streams.quantized->length(),
-               work.precision),
-        float_pass_(work.config, work.pool) {}
+        block_(std::in_place, work.config, work.layer,
+               work.streams.quantized->length(), work.precision),
+        float_pass_(std::in_place, work.config, work.pool) {}
 
   absl::Status Run() {
-    block_.SetWeights(work_.weights, /*gradients=*/false, work_.pool);
+    block_->SetWeights(work_.weights, /*gradients=*/false, work_.pool);
     if (correction_ > 0) {
       float_block_.emplace(work_.config, work_.layer,
                            work_.streams.floats->length(), work_.precision);
@@ -223,11 +214,18 @@ class GptqRounding {
       until.reset();
     }
     const absl::Status status =
-        work_.pass.Run(block_, *work_.streams.quantized, until, work_.step,
+        work_.pass.Run(*block_, *work_.streams.quantized, until, work_.step,
                        [&](int64_t first, const BlockActivations<float>& acts) {
                          Add(first, acts, until);
                        });
     if (!status.ok()) return status;
+    if (ids.back() == LinearId::kDown) {
+      // The last: nothing more runs through the blocks, and the moments of
+      // down's inputs need the room.
+      block_.reset();
+      float_block_.reset();
+      float_pass_.reset();
+    }
     if (residual_.has_value()) residual_->Finish(work_.pool);
     double multiplies = work_.pass.multiplies() - before;
     for (const std::shared_ptr<Gram>& gram : grams_) {
@@ -245,8 +243,8 @@ class GptqRounding {
     if (float_block_.has_value()) {
       const int64_t count =
           acts.input(LinearId::kQkv).rows / work_.streams.quantized->length();
-      floats = &float_pass_.RunWindows(*float_block_, *work_.streams.floats,
-                                       first, count, until);
+      floats = &float_pass_->RunWindows(*float_block_, *work_.streams.floats,
+                                        first, count, until);
     }
     for (const LinearId id : kAllLinears) {
       Gram* gram = grams_[At(id)].get();
@@ -269,13 +267,18 @@ class GptqRounding {
     absl::Status status =
         IsCalibrated(id) ? Calibrate(id) : RoundToNearest(work_, id);
     if (!status.ok()) return status;
+    if (block_.has_value()) SetRounded(id);
+    work_.AddPhase("rounding", start);
+    return work_.step(0);
+  }
+
+  // The matrices behind this one see it as it is rounded.
+  void SetRounded(LinearId id) {
     const QuantizedMatrix& matrix = *work_.block.codes[At(id)];
     Array<float> values(static_cast<size_t>(matrix.outputs * matrix.inputs));
     const MatrixView<float> view(values.data(), matrix.outputs, matrix.inputs);
     Dequantize(matrix, view, work_.pool);
-    block_.SetLinear(id, view, work_.pool);
-    work_.AddPhase("rounding", start);
-    return work_.step(0);
+    block_->SetLinear(id, view, work_.pool);
   }
 
   absl::Status Calibrate(LinearId id) {
@@ -308,9 +311,10 @@ class GptqRounding {
   BlockWork& work_;
   const bool shared_norm_;
   const double correction_;
-  Block<float> block_;
-  std::optional<Block<float>> float_block_;  // for the correction
-  BlockPass float_pass_;
+  std::optional<Block<float>> block_;
+  // For the correction.
+  std::optional<Block<float>> float_block_;
+  std::optional<BlockPass> float_pass_;
   // While down is measured and rounded: what the block's output lacks.
   std::optional<ResidualMoment> residual_;
   std::array<std::shared_ptr<Gram>, kLinearCount> grams_;
@@ -382,7 +386,11 @@ absl::Status RoundBlock(BlockWork& work) {
       break;
   }
   const absl::Time start = absl::Now();
-  const absl::Status status = RoundAllToNearest(work);
+  absl::Status status;
+  for (const LinearId id : kAllLinears) {
+    if (!status.ok() || !work.grids[At(id)].has_value()) continue;
+    status = RoundToNearest(work, id);
+  }
   work.AddPhase("rounding", start);
   return status;
 }
