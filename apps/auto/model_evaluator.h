@@ -45,8 +45,8 @@
 namespace nibble {
 
 // Tokens that the screening scores. The standard error of a mean divergence
-// over so many is 2% of it (tolstoy-llama, INT4 g128), a fifth of the margin by
-// which the search gives a model up (quantization/search/search.cc).
+// over so many is 1.5% of it (tolstoy-llama, rtn INT4 g128), a sixth of the
+// margin by which the search gives a model up (quantization/search/search.cc).
 inline constexpr int64_t kScreeningTokens = 8192;
 
 struct ModelEvaluatorOptions {

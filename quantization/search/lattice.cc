@@ -38,12 +38,9 @@ std::vector<Recipe> Methods() {
       add(Recipe::NONE, Recipe::NEAREST)->mutable_round_to_nearest();
   weighted->set_search(true);
   weighted->set_importance(true);
-  for (const Recipe::Transform transform : {Recipe::NONE, Recipe::AWQ}) {
-    Recipe::Gptq* gptq = add(transform, Recipe::GPTQ)->mutable_gptq();
-    gptq->set_search(true);
-    gptq->set_refinements(2);
-  }
+  add(Recipe::NONE, Recipe::GPTQ);
   add(Recipe::AWQ, Recipe::NEAREST);
+  add(Recipe::AWQ, Recipe::GPTQ);
   Recipe::SignRound* light =
       add(Recipe::NONE, Recipe::SIGNROUND)->mutable_signround();
   light->set_iterations(kLightIterations);
