@@ -158,8 +158,9 @@ TEST_F(QuantizeCalibrated, RefusesContradictionsInOneLine) {
   ExpectRefused(Flags({"--method=gptq"}), "--calibration=FILE is needed");
   ExpectRefused(Flags({text}), "--calibration");
   ExpectRefused(Flags({"--method=keep", text}), "--method=keep");
-  ExpectRefused(Flags({"--method=awq", text, "--damping=0.1"}),
-                "--damping=0.1: has no effect here; it is an option of gptq");
+  ExpectRefused(
+      Flags({"--method=awq", "--rounding=nearest", text, "--damping=0.1"}),
+      "--damping=0.1: has no effect here; it is an option of gptq");
   ExpectRefused(Flags({"--method=gptq", text, "--iterations=3"}),
                 "--iterations=3");
   ExpectRefused(Flags({"--rounding=gptq", text}), "--rounding=gptq");

@@ -12,8 +12,8 @@
 #include "re2/re2.h"
 
 ABSL_FLAG(std::optional<std::string>, rounding, std::nullopt,
-          "how --method=awq or teq rounds what it has scaled: nearest (the "
-          "default), gptq or signround");
+          "how --method=awq or teq rounds what it has scaled: gptq (the "
+          "default), nearest (as in their papers) or signround");
 ABSL_FLAG(std::optional<std::string>, recipe, std::nullopt,
           "file with the whole method, also per layer "
           "(quantization/recipe/recipe.proto), in place of the flags for it");
@@ -63,6 +63,10 @@ ABSL_FLAG(std::optional<int>, batch, std::nullopt,
           "signround, teq: windows of a step; default 8");
 ABSL_FLAG(bool, tune_range, true,
           "signround: train the groups' ranges too; default true");
+ABSL_FLAG(
+    bool, start_with_gptq, true,
+    "signround: start training from what GPTQ makes of the block, not from "
+    "round to nearest; default true");
 ABSL_FLAG(std::optional<std::string>, preset, std::nullopt,
           "signround: light (50 iterations, rate 0.005), default (200) or best "
           "(1000)");
@@ -128,6 +132,7 @@ class Builder {
       recipe.set_transform(Recipe::TEQ);
     }
     const std::optional<std::string> rounding = absl::GetFlag(FLAGS_rounding);
+    if (recipe.transform() != Recipe::NONE) recipe.set_rounding(Recipe::GPTQ);
     if (rounding.has_value()) {
       if (recipe.transform() == Recipe::NONE) {
         return ErrorOf(FLAGS_rounding,
@@ -139,7 +144,9 @@ class Builder {
         recipe.set_rounding(Recipe::GPTQ);
       } else if (*rounding == "signround") {
         recipe.set_rounding(Recipe::SIGNROUND);
-      } else if (*rounding != "nearest") {
+      } else if (*rounding == "nearest") {
+        recipe.set_rounding(Recipe::NEAREST);
+      } else {
         return ErrorOf(FLAGS_rounding, "must be nearest, gptq or signround");
       }
     }
@@ -301,6 +308,9 @@ class Builder {
     });
     Take(FLAGS_tune_range, kSignRound, [&](bool value) {
       recipe.mutable_signround()->set_tune_range(value);
+    });
+    Take(FLAGS_start_with_gptq, kSignRound, [&](bool value) {
+      recipe.mutable_signround()->set_start_with_gptq(value);
     });
   }
 

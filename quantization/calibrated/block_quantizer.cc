@@ -28,9 +28,20 @@ bool UsesImportance(const Recipe& recipe) {
          recipe.round_to_nearest().importance();
 }
 
+bool Trains(const Recipe& recipe) {
+  return recipe.transform() == Recipe::TEQ ||
+         recipe.rounding() == Recipe::SIGNROUND;
+}
+
+bool RunsGptq(const Recipe& recipe) {
+  return recipe.rounding() == Recipe::GPTQ ||
+         (recipe.rounding() == Recipe::SIGNROUND &&
+          recipe.signround().start_with_gptq());
+}
+
+// GPTQ compares the inputs of both models.
 bool Corrects(const Recipe& recipe) {
-  return recipe.rounding() == Recipe::GPTQ &&
-         recipe.gptq().asymmetric_correction() > 0;
+  return RunsGptq(recipe) && recipe.gptq().asymmetric_correction() > 0;
 }
 
 struct Distance {
@@ -64,7 +75,7 @@ void AddDistance(MatrixView<const float> y, MatrixView<const float> wanted,
 double PassesOf(const Recipe& recipe, const QuantizerOptions& options) {
   const StreamNeeds needs = NeedsOf(recipe, options);
   double passes = (needs.floats ? 1 : 0) + (needs.quantized ? 1 : 0);
-  if (recipe.rounding() == Recipe::GPTQ) {
+  if (RunsGptq(recipe)) {
     passes += recipe.gptq().true_sequential() ? 4 : 1;
   }
   if (recipe.rounding() == Recipe::SIGNROUND) {
@@ -83,9 +94,8 @@ double PassesOf(const Recipe& recipe, const QuantizerOptions& options) {
 
 StreamNeeds NeedsOf(const Recipe& recipe, const QuantizerOptions& options) {
   StreamNeeds needs;
-  const bool trains = recipe.transform() == Recipe::TEQ ||
-                      recipe.rounding() == Recipe::SIGNROUND;
-  needs.quantized = trains || recipe.rounding() == Recipe::GPTQ;
+  const bool trains = Trains(recipe);
+  needs.quantized = trains || RunsGptq(recipe);
   needs.floats = trains || recipe.transform() == Recipe::AWQ ||
                  Corrects(recipe) || UsesImportance(recipe) ||
                  (options.measure_damage && !needs.quantized);
@@ -119,8 +129,7 @@ absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
   HiddenStates probe;
   if (options_.measure_damage) probe = TakeProbe(streams);
   absl::Status status;
-  if (streams.floats.has_value())
-    status = FloatPass(work, /*advance=*/!floats_wait());
+  if (streams.floats.has_value()) status = FloatPass(work);
   if (status.ok()) status = TransformBlock(work);
   if (status.ok()) status = RoundBlock(work);
   if (!status.ok()) return status;
@@ -128,11 +137,17 @@ absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
   return std::move(work.block);
 }
 
-absl::Status BlockQuantizer::FloatPass(BlockWork& work, bool advance) {
+absl::Status BlockQuantizer::FloatPass(BlockWork& work) {
   const absl::Time start = absl::Now();
   const double before = pass_.multiplies();
   const bool grams = recipe_.transform() == Recipe::AWQ;
-  if (!grams && !advance) return absl::OkStatus();
+  HiddenStates& states = *work.streams.floats;
+  HiddenStates* outputs = floats_wait() ? nullptr : &states;
+  if (floats_wait() && Trains(recipe_)) {
+    outputs = &work.outputs.emplace(states.windows(), states.length(),
+                                    states.hidden());
+  }
+  if (!grams && outputs == nullptr) return absl::OkStatus();
   std::vector<MeanSquares> squares;
   for (const LinearId id : kAllLinears) {
     const int64_t inputs = work.weights[id].inputs;
@@ -143,7 +158,6 @@ absl::Status BlockQuantizer::FloatPass(BlockWork& work, bool advance) {
     work.grams[At(id)] = shared ? work.grams[At(LinearId::kQkv)]
                                 : std::make_shared<Gram>(inputs);
   }
-  HiddenStates& states = *work.streams.floats;
   Block<float> block(config_, work.layer, states.length(), options_.precision);
   block.SetWeights(work.weights, /*gradients=*/false, pool_);
   const absl::Status status = pass_.Run(
@@ -155,7 +169,7 @@ absl::Status BlockQuantizer::FloatPass(BlockWork& work, bool advance) {
           const bool seen = id == LinearId::kUp && gram == work.grams[0].get();
           if (gram != nullptr && !seen) gram->Add(acts.input(id), pool_);
         }
-        if (advance) states.Store(first, acts.output(), pool_);
+        if (outputs != nullptr) outputs->Store(first, acts.output(), pool_);
       });
   if (!status.ok()) return status;
   double multiplies = pass_.multiplies() - before;

@@ -83,7 +83,7 @@ class BlockQuantizer {
   // share of the error does not hang on more.
   static constexpr int64_t kProbeWindows = 8;
 
-  absl::Status FloatPass(BlockWork& work, bool advance);
+  absl::Status FloatPass(BlockWork& work);
   HiddenStates TakeProbe(const Streams& streams);
   void MeasureDamage(BlockWork& work, const HiddenStates& probe);
 

@@ -53,6 +53,9 @@ struct BlockWork {
   // Of the float model's inputs, before any transform; those that are the same
   // are shared. Null where nothing asks for them.
   std::array<std::shared_ptr<Gram>, kLinearCount> grams = {};
+  // What the float block makes of streams.floats, where a method trains and
+  // streams.floats are its inputs still.
+  std::optional<HiddenStates> outputs = {};
   // Mean squared inputs behind the transform; empty where nothing asks.
   std::array<std::vector<float>, kLinearCount> importance = {};
   // [outputs, groups]: AWQ's ratios (rounding/round_matrix.h), or empty.
@@ -60,6 +63,11 @@ struct BlockWork {
   FinishedBlock block = {};
 
   static size_t At(LinearId id) { return static_cast<size_t>(id); }
+
+  // The float block's output on the float model's inputs.
+  const HiddenStates& Targets() const {
+    return outputs.has_value() ? *outputs : *streams.floats;
+  }
 
   std::string Name(LinearId id) const {
     return absl::StrCat("layers.", layer, ".", LinearName(id), ".weight");

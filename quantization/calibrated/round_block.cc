@@ -327,7 +327,7 @@ absl::Status RoundBySign(BlockWork& work) {
   trained.layer = work.layer;
   trained.weights = &work.weights;
   trained.inputs = &*work.streams.quantized;
-  trained.targets = &*work.streams.floats;
+  trained.targets = &work.Targets();
   bool any = false;
   for (const LinearId id : kAllLinears) {
     const std::optional<MatrixGrid>& grid = work.grids[At(id)];
@@ -343,6 +343,14 @@ absl::Status RoundBySign(BlockWork& work) {
   if (!any) return absl::OkStatus();
   const Recipe::SignRound& recipe = work.recipe.signround();
   SignRoundOptions options;
+  if (recipe.start_with_gptq()) {
+    const absl::Status status = GptqRounding(work).Run();
+    if (!status.ok()) return status;
+    for (const LinearId id : kAllLinears) {
+      if (!trained.grids[At(id)].has_value()) continue;
+      options.starts[At(id)] = &*work.block.codes[At(id)];
+    }
+  }
   options.iterations = recipe.iterations();
   if (recipe.has_learning_rate()) {
     options.learning_rate = recipe.learning_rate();

@@ -90,7 +90,7 @@ absl::Status TrainScales(BlockWork& work) {
   trained.layer = work.layer;
   trained.weights = &work.weights;
   trained.inputs = &*work.streams.quantized;
-  trained.targets = &*work.streams.floats;
+  trained.targets = &work.Targets();
   for (const LinearId id : kAllLinears) {
     const std::optional<MatrixGrid>& grid = work.grids[At(id)];
     if (grid.has_value()) trained.grids[At(id)] = grid->spec;

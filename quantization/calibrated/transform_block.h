@@ -10,7 +10,7 @@ namespace nibble {
 
 // Changes work.weights, and work.importance with them; sets work.clip. Does
 // nothing without a transform. REQUIRES: AWQ: work.grams; TEQ: both streams,
-// streams.floats being what the float block makes of its inputs.
+// and work.Targets().
 absl::Status TransformBlock(BlockWork& work);
 
 }  // namespace nibble

@@ -23,12 +23,6 @@
 namespace nibble {
 namespace {
 
-// Behind a transform the float stream goes through the transformed weights, so
-// that resumed work would not get the same bits from it.
-double DefaultCorrection(const Recipe& recipe) {
-  return recipe.transform() == Recipe::NONE ? 1 : 0;
-}
-
 using google::protobuf::TextFormat;
 
 // Two thousand times the longest recipe of the search.
@@ -111,10 +105,6 @@ Recipe Completed(Recipe recipe) {
       FillFields(recipe.mutable_round_to_nearest());
       break;
     case Recipe::GPTQ:
-      if (!recipe.gptq().has_asymmetric_correction()) {
-        recipe.mutable_gptq()->set_asymmetric_correction(
-            DefaultCorrection(recipe));
-      }
       FillFields(recipe.mutable_gptq());
       break;
     case Recipe::SIGNROUND: {
@@ -155,14 +145,15 @@ std::string RoundingName(const Recipe& recipe) {
           options.refinements() == 2
               ? ""
               : absl::StrCat(" refinements-", options.refinements()),
-          options.asymmetric_correction() == DefaultCorrection(recipe)
+          options.asymmetric_correction() == 1
               ? ""
               : absl::StrCat(" correction-", options.asymmetric_correction()));
     }
     case Recipe::SIGNROUND: {
       const int iterations = recipe.signround().iterations();
-      return iterations == 200 ? std::string("signround")
-                               : absl::StrCat("signround ", iterations);
+      return absl::StrCat(
+          "signround", iterations == 200 ? "" : absl::StrCat(" ", iterations),
+          recipe.signround().start_with_gptq() ? "" : " from-nearest");
     }
   }
   return "";
