@@ -7,14 +7,21 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/thread_pool.h"
 #include "quantization/gptq/gptq.h"
 #include "quantization/gptq/gram.h"
+#include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
+#include "quantization/rounding/round_matrix.h"
+#include "tensor/coded_matrix.h"
 #include "tensor/view.h"
+#include "testing/matchers.h"
 #include "testing/random_tensor.h"
 
 namespace nibble {
@@ -95,6 +102,62 @@ inline void ExpectSameBits(const QuantizedMatrix& a, const QuantizedMatrix& b) {
   EXPECT_TRUE(std::equal(a.offsets.begin(), a.offsets.end(), b.offsets.begin(),
                          b.offsets.end()));
   EXPECT_EQ(a.input_order, b.input_order);
+}
+
+inline const std::vector<GridSpec>& SomeSpecs() {
+  static const auto* specs = new std::vector<GridSpec>{
+      {4, 32, CodeOffset::kZeros},     {4, 64, CodeOffset::kSymmetric},
+      {4, 32, CodeOffset::kMinimums},  {8, 32, CodeOffset::kSymmetric},
+      {3, 32, CodeOffset::kSymmetric}, {2, 64, CodeOffset::kZeros}};
+  return *specs;
+}
+
+inline GptqResult Quantize(const Matrix& w, const Gram& gram,
+                           const GptqOptions& options, int threads = 2) {
+  ThreadPool pool(threads);
+  absl::StatusOr<GptqResult> result =
+      QuantizeGptq(w.view(), gram, options, pool);
+  EXPECT_THAT(result, testing::IsOk());
+  return *std::move(result);
+}
+
+inline GptqOptions OptionsOf(const GridSpec& spec) {
+  GptqOptions options;
+  options.spec = spec;
+  return options;
+}
+
+inline QuantizedMatrix NearestOf(const Matrix& w, const GridSpec& spec) {
+  RoundOptions options;
+  options.spec = spec;
+  ThreadPool pool(1);
+  return RoundMatrix(w.view(), options, pool);
+}
+
+inline std::vector<double> Damped(const Gram& gram, double damping) {
+  const int64_t n = gram.inputs();
+  std::vector<double> h(gram.mean().data, gram.mean().data + n * n);
+  double mean = 0;
+  for (int64_t i = 0; i < n; ++i) mean += h[i * n + i] / n;
+  for (int64_t i = 0; i < n; ++i) h[i * n + i] += damping * mean;
+  return h;
+}
+
+template <class T>
+double Trace(const Matrix& w, const std::vector<T>& became,
+             const std::vector<double>& h) {
+  double trace = 0;
+  const int64_t n = w.cols;
+  for (int64_t r = 0; r < w.rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) {
+      double row = 0;
+      for (int64_t j = 0; j < n; ++j) {
+        row += h[i * n + j] * (double{w.at(r, j)} - became[r * n + j]);
+      }
+      trace += row * (double{w.at(r, i)} - became[r * n + i]);
+    }
+  }
+  return trace;
 }
 
 }  // namespace nibble
