@@ -1,6 +1,4 @@
 // What GPTQ's options do: search, act-order, correction, refinement.
-#include "quantization/gptq/gptq.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -8,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/thread_pool.h"
+#include "quantization/gptq/gptq.h"
 #include "quantization/gptq/gptq_testing.h"
 #include "quantization/gptq/gram.h"
 #include "quantization/rounding/grid.h"
