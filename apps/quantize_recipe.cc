@@ -44,7 +44,7 @@ ABSL_FLAG(bool, true_sequential, true,
           "gptq: each matrix of a block sees those before it quantized; "
           "default true");
 ABSL_FLAG(std::optional<double>, damping, std::nullopt,
-          "gptq: share of the mean second moment added to each; default 0.01");
+          "gptq: share of the mean second moment added to each; default 0.05");
 ABSL_FLAG(std::optional<double>, correction, std::nullopt,
           "gptq: share of the correction towards the float model's outputs; "
           "default 1");
