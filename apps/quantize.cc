@@ -136,9 +136,8 @@ int main(int argc, char** argv) {
       argc, argv,
       {"quantize",
        "rounds the weights of a model to 4 or 8 bits, to nearest or by a "
-       "method "
-       "that looks at activations, and packs them into a .nib file, which is "
-       "mapped and run in place; or writes them as other "
-       "programs read them."},
+       "method that looks at activations, and packs them into a .nib file, "
+       "which is mapped and run in place; or writes them as other programs "
+       "read them."},
       nibble::QuantizeMain);
 }
