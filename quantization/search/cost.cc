@@ -14,11 +14,27 @@ double TuningPasses(const Recipe& recipe, double iterations, double batch) {
   return 3 * iterations * batch / recipe.calibration().samples();
 }
 
+// Of a search for the range of each group, which reads no text.
+constexpr double kRangeSearch = 0.2;
+
+// GPTQ's statistics and rounding.
+double GptqPasses(const Recipe::Gptq& gptq) {
+  // As far as each of four inputs, or as far as the last of them.
+  double forward = gptq.true_sequential() ? 2.3 : 1;
+  // Second moments, in f32 and of one triangle.
+  double moments = 0.6;
+  if (gptq.asymmetric_correction() > 0) {
+    // The float model's inputs beside them, and moments of both.
+    forward *= 2;
+    moments += 1.2;
+  }
+  const double rounding = 0.6 + (gptq.search() ? kRangeSearch : 0);
+  return forward + moments + rounding;
+}
+
 }  // namespace
 
 double RecipePasses(const Recipe& recipe) {
-  // Of a search for the range of each group, which reads no text.
-  constexpr double kRangeSearch = 0.2;
   double passes = 0;
   if (NeedsCalibration(recipe)) {
     passes += 2;  // the float blocks and the quantized ones
@@ -40,11 +56,12 @@ double RecipePasses(const Recipe& recipe) {
     case Recipe::NEAREST:
       break;
     case Recipe::GPTQ:
-      // The second moments; one pass as far as each of four inputs.
-      passes += 0.4 + (recipe.gptq().true_sequential() ? 1.5 : 0) +
-                (recipe.gptq().search() ? kRangeSearch : 0);
+      passes += GptqPasses(recipe.gptq());
       break;
     case Recipe::SIGNROUND:
+      if (recipe.signround().start_with_gptq()) {
+        passes += GptqPasses(recipe.gptq());
+      }
       passes += TuningPasses(recipe, recipe.signround().iterations(),
                              recipe.signround().batch());
       break;

@@ -10,16 +10,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "quantization/recipe/recipe.h"
 #include "quantization/recipe/recipe.pb.h"
 #include "quantization/search/cost.h"
 #include "quantization/search/fake_evaluator.h"
-#include "quantization/search/lattice.h"
+#include "quantization/search/search_testing.h"
 #include "quantization/search/tolerance.h"
 #include "testing/matchers.h"
 
@@ -27,7 +25,12 @@ namespace nibble {
 namespace {
 
 using ::nibble::testing::IsOk;
+using ::nibble::testing::kPerplexity;
+using ::nibble::testing::Lattice;
+using ::nibble::testing::Names;
+using ::nibble::testing::ParsedRecipe;
 using ::nibble::testing::StatusIs;
+using ::nibble::testing::WithoutHead;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -35,28 +38,7 @@ using ::testing::IsEmpty;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
-Recipe Parse(const std::string& text) {
-  auto recipe = ParseRecipe(text, "test");
-  EXPECT_THAT(recipe, IsOk());
-  return recipe.ok() ? *recipe : Recipe();
-}
-
-std::vector<Recipe> Lattice() { return RecipeLattice(LatticeOptions()); }
-
-std::vector<std::string> Names(absl::Span<const Recipe> recipes) {
-  std::vector<std::string> names;
-  for (const Recipe& recipe : recipes) names.push_back(RecipeName(recipe));
-  return names;
-}
-
-const Metric kPerplexity = {"perplexity", 10, /*higher_is_better=*/false};
 const Metric kAccuracy = {"accuracy", 0.5, /*higher_is_better=*/true};
-
-RecipeSearchOptions Options() {
-  RecipeSearchOptions options;
-  options.try_int8_head = false;
-  return options;
-}
 
 TEST(Search, StopsAtTheFirstRecipeWithinTolerance) {
   FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
@@ -64,7 +46,7 @@ TEST(Search, StopsAtTheFirstRecipeWithinTolerance) {
   });
   const std::vector<Recipe> recipes = Lattice();
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, Options()));
+                              SearchRecipe(recipes, evaluator, WithoutHead()));
   EXPECT_TRUE(result.within_tolerance);
   EXPECT_EQ(result.chosen, result.trials.size() - 1);
   const Trial& chosen = result.trials[result.chosen];
@@ -81,8 +63,9 @@ TEST(Search, EqualToTheBaselineIsWithinTolerance) {
   for (const Metric& baseline : {kPerplexity, kAccuracy}) {
     FakeEvaluator evaluator(
         baseline, [&](const Recipe&) { return Outcome{baseline.value}; });
-    NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                                SearchRecipe(Lattice(), evaluator, Options()));
+    NIBBLE_ASSERT_OK_AND_ASSIGN(
+        const SearchResult result,
+        SearchRecipe(Lattice(), evaluator, WithoutHead()));
     EXPECT_TRUE(result.within_tolerance);
     EXPECT_EQ(result.trials.size(), 1u);
   }
@@ -93,7 +76,7 @@ TEST(Search, KnowsWhichDirectionIsWorse) {
                           ToleranceMode mode) {
     FakeEvaluator evaluator(baseline,
                             [&](const Recipe&) { return Outcome{value}; });
-    RecipeSearchOptions options = Options();
+    RecipeSearchOptions options = WithoutHead();
     options.trials = 1;
     options.mode = mode;
     auto result = SearchRecipe(Lattice(), evaluator, options);
@@ -127,7 +110,7 @@ TEST(Search, NaNFailsAndIsNeverChosenOverANumber) {
                      : second ? worse
                               : std::numeric_limits<double>::infinity()};
     });
-    RecipeSearchOptions options = Options();
+    RecipeSearchOptions options = WithoutHead();
     options.trials = 4;
     NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                                 SearchRecipe(Lattice(), evaluator, options));
@@ -142,7 +125,7 @@ TEST(Search, NaNFailsAndIsNeverChosenOverANumber) {
 TEST(Search, RefusesABaselineThatIsNotFinite) {
   FakeEvaluator evaluator({"perplexity", kNaN, false},
                           [](const Recipe&) { return Outcome{1}; });
-  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, Options()),
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, WithoutHead()),
               StatusIs(kInvalid, HasSubstr("perplexity is nan")));
   EXPECT_THAT(evaluator.recipes, IsEmpty());
 }
@@ -180,8 +163,9 @@ TEST(Search, GoesOnAfterATrialThatFailsToRun) {
     }
     return outcome;
   });
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(Lattice(), evaluator, Options()));
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const SearchResult result,
+      SearchRecipe(Lattice(), evaluator, WithoutHead()));
   EXPECT_TRUE(result.within_tolerance);
   EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
             "awq+gptq int4 g128 zeros");
@@ -197,7 +181,7 @@ TEST(Search, ReturnsTheErrorWhenNoTrialRuns) {
     return outcome;
   });
   EXPECT_THAT(
-      SearchRecipe(Lattice(), evaluator, Options()),
+      SearchRecipe(Lattice(), evaluator, WithoutHead()),
       StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("disk full")));
   EXPECT_THAT(evaluator.kept, IsEmpty());
 }
@@ -208,7 +192,7 @@ TEST(Search, EndsWhenItIsCancelled) {
     outcome.quantize_error = absl::CancelledError("stopped");
     return outcome;
   });
-  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, Options()),
+  EXPECT_THAT(SearchRecipe(Lattice(), evaluator, WithoutHead()),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("stopped")));
   EXPECT_EQ(evaluator.recipes.size(), 1u);
   EXPECT_THAT(evaluator.kept, IsEmpty());
@@ -219,7 +203,7 @@ TEST(Search, TriesNoMoreThanItsTrials) {
     return Outcome{12 - 0.1 * RecipePasses(recipe)};
   });
   evaluator.damage = {{"layers.0.up.weight", 1, 64}};
-  RecipeSearchOptions options = Options();
+  RecipeSearchOptions options = WithoutHead();
   options.trials = 5;
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(Lattice(), evaluator, options));
@@ -233,65 +217,17 @@ TEST(Search, TriesNoMoreThanItsTrials) {
   EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
 }
 
-TEST(Search, DoesNotMeasureWhatDivergesMoreThanAFailure) {
-  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
-    const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
-    return Outcome{11, first ? 0.10 : 0.12};
-  });
-  RecipeSearchOptions options = Options();
-  options.trials = 3;
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(Lattice(), evaluator, options));
-  EXPECT_EQ(evaluator.measured, 1);
-  EXPECT_EQ(result.trials[1].verdict, Verdict::kNotMeasured);
-  EXPECT_TRUE(std::isnan(result.trials[1].loss));
-  EXPECT_EQ(result.chosen, 0u);
-}
-
-TEST(Search, MeasuresWhatDivergesALittleMore) {
-  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
-    const bool first = RecipeName(recipe) == "rtn int4 g128 zeros";
-    return first ? Outcome{11, 0.10} : Outcome{10, 0.105};
-  });
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(Lattice(), evaluator, Options()));
-  EXPECT_TRUE(result.within_tolerance);
-  EXPECT_EQ(result.chosen, 1u);
-}
-
-TEST(Search, SkipsMethodsThatLostOnAnotherGrid) {
-  // AWQ loses to GPTQ, which takes less time; all fail.
-  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
-    const std::string method = MethodName(recipe);
-    return Outcome{11, method == "gptq" ? 0.1 : method == "rtn" ? 0.3 : 0.2};
-  });
-  const std::vector<Recipe> recipes = {
-      Parse("rounding: NEAREST"),
-      Parse("rounding: GPTQ"),
-      Parse("transform: AWQ rounding: GPTQ"),
-      Parse("grid { group_size: 32 }"),
-      Parse("rounding: GPTQ grid { group_size: 32 }"),
-      Parse("transform: AWQ rounding: GPTQ grid { group_size: 32 }")};
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, Options()));
-  EXPECT_THAT(Names(evaluator.recipes),
-              ElementsAre("rtn int4 g128 zeros", "gptq int4 g128 zeros",
-                          "awq+gptq int4 g128 zeros", "rtn int4 g32 zeros",
-                          "gptq int4 g32 zeros"));
-  ASSERT_EQ(result.skipped.size(), 1u);
-  EXPECT_EQ(RecipeName(result.skipped[0].recipe), "awq+gptq int4 g32 zeros");
-  EXPECT_THAT(result.skipped[0].reason, HasSubstr("another grid"));
-}
-
 TEST(Search, SpendsGivenTimeOnRecipesAsSmall) {
   const std::vector<Recipe> recipes = {
-      Parse("rounding: NEAREST"), Parse("grid { offset: MINIMUMS }"),
-      Parse("round_to_nearest { search: true }"), Parse("rounding: GPTQ")};
+      ParsedRecipe("rounding: NEAREST"),
+      ParsedRecipe("grid { offset: MINIMUMS }"),
+      ParsedRecipe("round_to_nearest { search: true }"),
+      ParsedRecipe("rounding: GPTQ")};
   FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
     const std::string method = MethodName(recipe);
     return Outcome{10, method == "rtn" ? 0.03 : method == "gptq" ? 0.02 : 0.01};
   });
-  RecipeSearchOptions options = Options();
+  RecipeSearchOptions options = WithoutHead();
   options.time = absl::Hours(1);
   options.now = [&] { return evaluator.clock; };
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
@@ -310,10 +246,10 @@ TEST(Search, BeginsNothingWhenTheTimeIsUp) {
     outcome.takes = absl::Minutes(25);
     return outcome;
   });
-  RecipeSearchOptions options = Options();
+  RecipeSearchOptions options = WithoutHead();
   options.time = absl::Hours(1);
   options.now = [&] { return evaluator.clock; };
-  const std::vector<Recipe> recipes(5, Parse("rounding: NEAREST"));
+  const std::vector<Recipe> recipes(5, ParsedRecipe("rounding: NEAREST"));
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(recipes, evaluator, options));
   EXPECT_EQ(result.trials.size(), 3u);
@@ -326,146 +262,18 @@ TEST(Search, SkipsWhatWouldNotEndInTime) {
     outcome.takes = absl::Minutes(10) * RecipePasses(recipe);
     return outcome;
   });
-  RecipeSearchOptions options = Options();
-  options.time = absl::Hours(2);
+  RecipeSearchOptions options = WithoutHead();
+  options.time = absl::Hours(3);
   options.now = [&] { return evaluator.clock; };
-  const std::vector<Recipe> recipes = {Parse("rounding: GPTQ"),
-                                       Parse("rounding: SIGNROUND"),
-                                       Parse("transform: AWQ")};
+  const std::vector<Recipe> recipes = {ParsedRecipe("rounding: GPTQ"),
+                                       ParsedRecipe("rounding: SIGNROUND"),
+                                       ParsedRecipe("transform: AWQ")};
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
                               SearchRecipe(recipes, evaluator, options));
   EXPECT_THAT(Names(evaluator.recipes),
               ElementsAre("gptq int4 g128 zeros", "awq int4 g128 zeros"));
   ASSERT_EQ(result.skipped.size(), 1u);
   EXPECT_THAT(result.skipped[0].reason, HasSubstr("s left"));
-}
-
-// ---- The head
-
-FakeEvaluator HeadEvaluator(double with_int8_head) {
-  return FakeEvaluator(kPerplexity, [=](const Recipe& recipe) {
-    return Outcome{recipe.head_bits() == 8 ? with_int8_head : 10.05};
-  });
-}
-
-TEST(Search, KeepsAnInt8HeadWithinTolerance) {
-  FakeEvaluator evaluator = HeadEvaluator(10.06);
-  NIBBLE_ASSERT_OK_AND_ASSIGN(
-      const SearchResult result,
-      SearchRecipe(Lattice(), evaluator, RecipeSearchOptions()));
-  ASSERT_EQ(result.trials.size(), 2u);
-  EXPECT_EQ(result.chosen, 1u);
-  EXPECT_EQ(result.trials[1].recipe.head_bits(), 8);
-  EXPECT_THAT(evaluator.kept, ElementsAre(1u));
-}
-
-TEST(Search, GoesBackToAFloatHeadWhereInt8LosesTooMuch) {
-  FakeEvaluator evaluator = HeadEvaluator(10.2);
-  NIBBLE_ASSERT_OK_AND_ASSIGN(
-      const SearchResult result,
-      SearchRecipe(Lattice(), evaluator, RecipeSearchOptions()));
-  ASSERT_EQ(result.trials.size(), 2u);
-  EXPECT_EQ(result.chosen, 0u);
-  EXPECT_TRUE(result.within_tolerance);
-  EXPECT_THAT(evaluator.kept, ElementsAre(0u));
-}
-
-TEST(Search, TriesNoHeadBeyondItsTrials) {
-  FakeEvaluator evaluator = HeadEvaluator(10.06);
-  RecipeSearchOptions options;
-  options.trials = 1;
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(Lattice(), evaluator, options));
-  EXPECT_EQ(result.trials.size(), 1u);
-  EXPECT_TRUE(result.within_tolerance);
-  EXPECT_EQ(result.ended, "a recipe within tolerance was found");
-}
-
-// ---- When no recipe is within tolerance
-
-// 64 matrices, the later ones more damaged. Raising `needed` of them suffices.
-FakeEvaluator DamagedEvaluator(int needed) {
-  FakeEvaluator evaluator(kPerplexity, [=](const Recipe& recipe) {
-    return Outcome{10.1 + 0.01 * (needed - recipe.layers_size())};
-  });
-  for (int i = 0; i < 64; ++i) {
-    evaluator.damage.push_back(
-        {absl::StrCat("layers.", i, ".up.weight"), 1.0 + i, 1024});
-  }
-  return evaluator;
-}
-
-TEST(Search, RaisesTheMostDamagedMatrices) {
-  FakeEvaluator evaluator = DamagedEvaluator(11);
-  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, Options()));
-  EXPECT_TRUE(result.within_tolerance);
-  EXPECT_EQ(result.ended, "a recipe within tolerance was found");
-  const Recipe& chosen = result.trials[result.chosen].recipe;
-  // 1, 8, 16, 12, 10; steps of two 64ths.
-  EXPECT_EQ(result.trials.size(), 5u);
-  ASSERT_EQ(chosen.layers_size(), 12);
-  EXPECT_EQ(chosen.layers(0).pattern(), "^layers\\.63\\.up\\.weight$");
-  EXPECT_EQ(chosen.layers(0).bits(), 8);
-  EXPECT_EQ(chosen.layers(11).pattern(), "^layers\\.52\\.up\\.weight$");
-  EXPECT_THAT(CompleteRecipe(chosen), IsOk());
-  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
-}
-
-TEST(Search, RaisesAllBeforeItGivesUp) {
-  FakeEvaluator evaluator = DamagedEvaluator(100);
-  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  RecipeSearchOptions options = Options();
-  options.raised_bits = 16;
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, options));
-  EXPECT_FALSE(result.within_tolerance);
-  EXPECT_EQ(result.ended, "every recipe was tried");
-  const Recipe& chosen = result.trials[result.chosen].recipe;
-  EXPECT_EQ(chosen.layers_size(), 64);
-  EXPECT_EQ(chosen.layers(5).bits(), 16);
-  EXPECT_THAT(evaluator.kept, ElementsAre(result.chosen));
-}
-
-TEST(Search, RaisesNothingWhereTheFormatHasOneWidth) {
-  FakeEvaluator evaluator = DamagedEvaluator(11);
-  RecipeSearchOptions options = Options();
-  options.raised_bits = 0;
-  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, options));
-  EXPECT_EQ(result.trials.size(), 1u);
-  EXPECT_FALSE(result.within_tolerance);
-}
-
-TEST(Search, RaisesNothingBeyondItsTrials) {
-  FakeEvaluator evaluator = DamagedEvaluator(60);
-  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST")};
-  RecipeSearchOptions options = Options();
-  options.trials = 3;
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, options));
-  EXPECT_EQ(result.trials.size(), 3u);
-  EXPECT_FALSE(result.within_tolerance);
-  // The best of those that were tried.
-  EXPECT_EQ(result.chosen, 2u);
-  EXPECT_EQ(result.ended, "the trials are used up");
-}
-
-TEST(Search, RaisesMatricesOfTheRecipeOfLeastLoss) {
-  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
-    if (recipe.layers_size() > 0) return Outcome{10};
-    return Outcome{recipe.grid().group_size() == 64 ? 10.2 : 10.3};
-  });
-  evaluator.damage = {{"layers.0.up.weight", 1, 64}};
-  const std::vector<Recipe> recipes = {Parse("rounding: NEAREST"),
-                                       Parse("grid { group_size: 64 }"),
-                                       Parse("grid { group_size: 32 }")};
-  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
-                              SearchRecipe(recipes, evaluator, Options()));
-  EXPECT_EQ(RecipeName(result.trials[result.chosen].recipe),
-            "rtn int4 g64 zeros, 1 exception");
 }
 
 }  // namespace
