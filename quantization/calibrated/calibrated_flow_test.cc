@@ -122,6 +122,60 @@ TEST_F(CalibratedTest, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
+// Steps too small to change a code keep what training starts from.
+TEST_F(CalibratedTest, SignRoundStartsWithGptqUnlessItIsToldNotTo) {
+  const std::string text =
+      "grid { group_size: 32 } calibration { samples: 12 length: 24 } ";
+  const std::string untrained =
+      text +
+      "rounding: SIGNROUND signround { iterations: 1 batch: 1 "
+      "learning_rate: 1e-9 ";
+  for (const char* family : {"llama", "gptj"}) {
+    SCOPED_TRACE(family);
+    OpenFamily(family);
+    const auto entries = [&](const std::string& recipe) {
+      return Entries(Write(Quantize(recipe, Options()), "model"));
+    };
+    auto gptq = entries(text + "rounding: GPTQ");
+    auto nearest = entries("grid { group_size: 32 }");
+    auto start = entries(untrained + "}");
+    EXPECT_EQ(entries(untrained + "start_with_gptq: false }"), nearest);
+    // Of later matrices GPTQ corrects some weights by more than the two steps
+    // that a shift can reach.
+    const char* first = "layers.0.qkv.weight";
+    EXPECT_NE(gptq[first], nearest[first]);
+    EXPECT_EQ(start[first], gptq[first]);
+    EXPECT_NE(start["layers.1.down.weight"], nearest["layers.1.down.weight"]);
+  }
+}
+
+// A correction by inputs of another model, or by weights whose scales are not
+// those of the inputs, would take the output further from the float model's.
+TEST_F(CalibratedTest, CorrectionBringsScaledBlocksCloserToTheFloatModel) {
+  const std::string text =
+      "grid { group_size: 32 } calibration { samples: 12 length: 24 } "
+      "rounding: GPTQ ";
+  for (const char* family : {"llama", "gptj", "gpt_neox", "falcon-7b"}) {
+    OpenFamily(family);
+    for (const char* transform :
+         {"transform: AWQ ",
+          "transform: TEQ teq { iterations: 2 batch: 2 } "}) {
+      SCOPED_TRACE(absl::StrCat(family, ": ", transform));
+      const auto error = [&](const std::string& gptq) {
+        const auto result =
+            Quantize(absl::StrCat(text, transform, gptq), Options());
+        EXPECT_THAT(result, IsOk());
+        if (!result.ok()) return 0.0;
+        EXPECT_THAT(result->work.Remove(), IsOk());
+        return result->report.blocks(1).output_error();
+      };
+      const double without = error("gptq { asymmetric_correction: 0 }");
+      EXPECT_GT(without, 0);
+      EXPECT_LT(error("gptq { asymmetric_correction: 1 }"), 0.8 * without);
+    }
+  }
+}
+
 TEST_F(CalibratedTest, RecordNamesTheMethodAndHoldsARecipeThatRepeatsIt) {
   OpenFamily("qwen2");
   const std::string out = Write(Quantize(AllRecipes()[5], Options()), "model");

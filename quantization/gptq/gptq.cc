@@ -39,7 +39,7 @@ absl::Status Check(MatrixView<const float> weights, const Gram& gram,
   }
   if (!(options.damping >= 0) || !std::isfinite(options.damping)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "damping ", options.damping, ": it is a share of H's diagonal, 0.01"));
+        "damping ", options.damping, ": it is a share of H's diagonal, 0.05"));
   }
   if (options.block < 1) {
     return absl::InvalidArgumentError(

@@ -55,7 +55,7 @@ struct GptqOptions {
   bool act_order = false;
   // Grids are fitted to the weights as they are at first.
   bool static_groups = false;
-  double damping = 0.01;
+  double damping = 0.05;
   // Columns whose updates of later ones are applied together.
   int64_t block = 128;
   // Grids by SearchGroup instead of the extremes; a column's importance is

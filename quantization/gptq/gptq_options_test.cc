@@ -132,7 +132,7 @@ TEST(GptqRefinement, LowersTheLoss) {
   ThreadPool pool(2);
   const Matrix w = NormalMatrix(70, 100, 0.2f, 23);
   const Gram gram = GramOf(CorrelatedInputs(700, 100, 24), pool);
-  const std::vector<double> h = Damped(gram, 0.01);
+  const std::vector<double> h = Damped(gram, GptqOptions().damping);
   for (const GridSpec& spec : SomeSpecs()) {
     for (const int mode : {0, 1, 2}) {
       GptqOptions options = OptionsOf(spec);
@@ -154,7 +154,7 @@ TEST(GptqRefinement, EndsWhereNoSingleCodeCanImprove) {
   ThreadPool pool(2);
   const Matrix w = NormalMatrix(16, 48, 0.2f, 25);
   const Gram gram = GramOf(CorrelatedInputs(300, 48, 26), pool);
-  const std::vector<double> h = Damped(gram, 0.01);
+  const std::vector<double> h = Damped(gram, GptqOptions().damping);
   for (const GridSpec& spec : SomeSpecs()) {
     GptqOptions options = OptionsOf(spec);
     options.refinements = 100;

@@ -107,14 +107,14 @@ TEST(Gptq, SquaredErrorsAreTheTraceOfTheDampedLoss) {
   ThreadPool pool(1);
   const Matrix w = NormalMatrix(20, 80, 0.2f, 5);
   const Gram gram = GramOf(CorrelatedInputs(500, 80, 6), pool);
-  const std::vector<double> h = Damped(gram, 0.01);
+  const std::vector<double> h = Damped(gram, GptqOptions().damping);
   for (const GridSpec& spec : SomeSpecs()) {
     const Textbook textbook = SolveByElimination(w, h, spec);
     EXPECT_NEAR(textbook.squared_errors / Trace(w, textbook.became, h), 1,
                 1e-12 * 80);
     const GptqResult result = Quantize(w, gram, OptionsOf(spec));
     ASSERT_FALSE(result.fell_back_to_nearest);
-    EXPECT_EQ(result.damping_used, 0.01);
+    EXPECT_EQ(result.damping_used, GptqOptions().damping);
     // Live weights are f32.
     EXPECT_NEAR(result.squared_errors / Trace(w, Dequantized(result.matrix), h),
                 1, 1e-4);
@@ -125,7 +125,7 @@ TEST(Gptq, AgreesWithEliminationInDoubles) {
   ThreadPool pool(1);
   const Matrix w = NormalMatrix(70, 100, 0.2f, 7);
   const Gram gram = GramOf(CorrelatedInputs(700, 100, 8), pool);
-  const std::vector<double> h = Damped(gram, 0.01);
+  const std::vector<double> h = Damped(gram, GptqOptions().damping);
   for (const GridSpec& spec : SomeSpecs()) {
     const Textbook textbook = SolveByElimination(w, h, spec);
     const GptqResult result = Quantize(w, gram, OptionsOf(spec));
@@ -157,6 +157,7 @@ TEST(Gptq, LiesBetweenTheBestChoiceAndTheNearest) {
     const std::vector<double> h = Damped(gram, 0.0);
     GptqOptions options = OptionsOf(spec);
     options.static_groups = true;
+    options.damping = 0.01;  // of the paper; the loss has none
     const GptqResult result = Quantize(w, gram, options);
     for (int64_t r = 0; r < 4; ++r) {
       const Matrix row = {

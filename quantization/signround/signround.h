@@ -35,7 +35,7 @@
 namespace nibble {
 
 struct SignRoundOptions {
-  int64_t iterations = 200;  // 0: rounds to nearest
+  int64_t iterations = 200;  // 0: the better start
   // Of shifts, in steps of the grid, and of ratios. Not set: 1 / iterations,
   // with which a shift can just pass half a step.
   std::optional<double> learning_rate;
@@ -69,7 +69,7 @@ struct SignRoundResult {
   // On the fixed windows: rounded to nearest, and as it is now (never more).
   double start_loss = 0;
   double best_loss = 0;
-  int64_t best_iteration = 0;  // steps taken before it; 0: round to nearest
+  int64_t best_iteration = 0;  // steps taken before it; 0: a start
 };
 
 // InvalidArgument, saying what is wrong: an option out of range, sizes that do
