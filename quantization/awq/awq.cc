@@ -59,8 +59,8 @@ class PairSearch {
     for (const LinearId id : pair.consumers) {
       const std::optional<GridSpec>& grid = options.grids[Index(id)];
       if (!grid.has_value()) continue;
-      linears_.push_back(
-          {weights[id].view(), statistics[Index(id)].gram, *grid});
+      linears_.push_back({weights[id].view(), statistics[Index(id)].gram, *grid,
+                          statistics[Index(id)].variances});
       losses_.emplace_back(linears_.back(), kComparedRows);
     }
     if (linears_.empty()) return;
@@ -178,7 +178,7 @@ class PairSearch {
   void Confirm(const std::vector<float>& identity) {
     losses_.clear();
     for (const RoundedLinear& linear : linears_) {
-      losses_.emplace_back(linear, linear.weights.rows);
+      losses_.emplace_back(linear, linear.weights.rows, options_.search);
     }
     chosen_.identity_loss = Loss(identity, losses_);
     chosen_.loss = chosen_.family == ScaleFamily::kIdentity

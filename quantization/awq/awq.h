@@ -48,6 +48,8 @@ namespace nibble {
 struct InputStatistics {
   MatrixView<const float> gram;            // [inputs, inputs], mean of x x^T
   absl::Span<const double> mean_absolute;  // [inputs], mean of |x_j|
+  // Empty unless GPTQ will round: ConditionalVariances of gptq/damped_factor.h.
+  absl::Span<const double> variances = {};
 };
 
 // In the order of LinearId. Linears that read the same input may share views.
@@ -60,6 +62,9 @@ struct AwqOptions {
   bool both = true;      // the candidates beside identity and activation ...
   bool balanced = true;
   bool clip = true;
+  // The choice is confirmed, or dropped for the identity, with searched ranges:
+  // those that the rounding will have.
+  bool search = false;
 };
 
 enum class ScaleFamily { kIdentity, kActivation, kBoth, kBalanced };

@@ -225,6 +225,46 @@ TEST(AwqSharedNormTest, CountsBothReaders) {
   EXPECT_NEAR(run(true, false) + run(false, true), both, 1e-9 * both);
 }
 
+// With variances the loss is of each error alone.
+TEST(AwqVariancesTest, WeighErrorsByThem) {
+  AwqOptions options = Options();
+  options.clip = false;
+  ThreadPool pool(2);
+  FakeBlock fake(Config());
+  fake.ScaleChannels();
+  BlockStatistics statistics = fake.Statistics();
+  testing::RandomValues random(5);
+  const BlockLinear<float> before = Copy(fake.weights()[LinearId::kDown]);
+  std::vector<double> variances;
+  for (const float v : random.Uniform(before.inputs, 0.1f, 2.0f)) {
+    variances.push_back(v);
+  }
+  statistics[Index(LinearId::kDown)].variances = variances;
+  // A Gram without anything off its diagonal says the same.
+  std::vector<float> diagonal(
+      static_cast<size_t>(before.inputs * before.inputs));
+  for (size_t j = 0; j < variances.size(); ++j) {
+    diagonal[j * variances.size() + j] = static_cast<float>(variances[j]);
+  }
+  const InputStatistics alone = {
+      MatrixView<const float>(diagonal.data(), before.inputs, before.inputs),
+      statistics[Index(LinearId::kDown)].mean_absolute};
+  const AwqResult result =
+      TransformAwq(fake.config(), statistics, options, fake.weights(), pool);
+  const ChosenScales& chosen = Of(result, FoldInto::kUpRows);
+  const std::vector<float> ones(static_cast<size_t>(before.inputs), 1.0f);
+  const double identity =
+      Loss(before, Rounded(before, LinearId::kDown, options, result, pool),
+           ones, alone);
+  const double loss = Loss(before,
+                           Rounded(fake.weights()[LinearId::kDown],
+                                   LinearId::kDown, options, result, pool),
+                           chosen.scales, alone);
+  EXPECT_NEAR(chosen.identity_loss, identity, 1e-5 * identity);
+  EXPECT_NEAR(chosen.loss, loss, 1e-5 * loss);
+  EXPECT_LT(loss, 0.9 * identity);
+}
+
 // Groups of other sizes and bits share a pair's scales.
 TEST(AwqSharedNormTest, TakesReadersOnDifferentGrids) {
   DecoderConfig config = Config();

@@ -76,12 +76,12 @@ void AddPull(const RoundedLinear& linear, int64_t group,
       static_cast<size_t>(std::min(size, weights.cols - first));
   const absl::Span<const double> own =
       scales.subspan(static_cast<size_t>(first), count);
-  std::vector<double> errors(count);  // G_jj / s_j^2
+  std::vector<double> errors(count);  // v_j / s_j^2
   std::vector<double> shares(count);
   double error = 0;
   for (size_t j = 0; j < count; ++j) {
     const int64_t input = first + static_cast<int64_t>(j);
-    errors[j] = double{linear.gram.row(input)[input]} / (own[j] * own[j]);
+    errors[j] = linear.importance(input) / (own[j] * own[j]);
     error += errors[j];
   }
   const int64_t rows = std::min(weights.rows, kMaxRows);

@@ -6,14 +6,15 @@
 // Were rounding errors independent and uniform, the loss of a linear would be,
 // up to a constant,
 //
-//   sum over groups g of A_g B_g,   A_g = sum over j in g of G_jj / s_j^2,
+//   sum over groups g of A_g B_g,   A_g = sum over j in g of v_j / s_j^2,
 //                                   B_g = sum over rows of range_g(W s)^2,
 //
-// range_g being what the grid of a group spans. Raising s_j lowers input j's
-// share a_j of A_g and raises its share b_j of B_g, that of the weights that
-// are the extremes of their groups. At the minimum the two shares are equal.
-// The search walks there: log s_j += rate (a_j - b_j). Scales of several inputs
-// move by the mean, weighted by A_g B_g.
+// v_j being G_jj, or the variances of scale_loss.h, and range_g what the grid
+// of a group spans. Raising s_j lowers input j's share a_j of A_g and raises
+// its share b_j of B_g, that of the weights that are the extremes of their
+// groups. At the minimum the two shares are equal. The search walks there: log
+// s_j += rate (a_j - b_j). Scales of several inputs move by the mean, weighted
+// by A_g B_g.
 //
 // The usual family s = mean|x|^alpha / mean|w|^beta is this minimum where all
 // rows are alike; here every channel is free. docs/quantization.md compares.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "absl/log/check.h"
 #include "absl/types/span.h"
@@ -25,15 +26,22 @@ constexpr int64_t kChunkRows = 1024;
 
 }  // namespace
 
-ScaleLoss::ScaleLoss(const RoundedLinear& linear, int64_t max_rows)
-    : linear_(linear), rows_(std::min(max_rows, linear.weights.rows)) {
+ScaleLoss::ScaleLoss(const RoundedLinear& linear, int64_t max_rows, bool search)
+    : linear_(linear),
+      rows_(std::min(max_rows, linear.weights.rows)),
+      search_(search) {
   CHECK_GT(rows_, 0);
-  CHECK_EQ(linear_.gram.rows, linear_.weights.cols);
+  if (linear_.variances.empty()) {
+    CHECK_EQ(linear_.gram.rows, linear_.weights.cols);
+  } else {
+    CHECK_EQ(static_cast<int64_t>(linear_.variances.size()),
+             linear_.weights.cols);
+  }
   const size_t chunk = static_cast<size_t>(std::min(rows_, kChunkRows));
   const size_t size = chunk * static_cast<size_t>(linear_.weights.cols);
   scaled_ = Array<float>(size);
   error_ = Array<float>(size);
-  product_ = Array<float>(size);
+  if (linear_.variances.empty()) product_ = Array<float>(size);
   sums_ = Array<double>(chunk);
 }
 
@@ -67,6 +75,16 @@ double ScaleLoss::OfRows(int64_t first, int64_t count,
   if (!in_range) return std::numeric_limits<double>::infinity();
   RoundOptions options;
   options.spec = linear_.spec;
+  std::vector<float> importance;
+  if (search_) {
+    for (size_t j = 0; j < inputs; ++j) {
+      importance.push_back(
+          static_cast<float>(linear_.importance(static_cast<int64_t>(j)) /
+                             (double{scales[j]} * scales[j])));
+    }
+    options.search = true;
+    options.importance = importance;
+  }
   const QuantizedMatrix rounded = RoundMatrix(scaled, options, pool);
   const MatrixView<float> error(error_.data(), count, linear_.weights.cols);
   pool.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
@@ -79,14 +97,19 @@ double ScaleLoss::OfRows(int64_t first, int64_t count,
       }
     }
   });
+  const bool apart = !linear_.variances.empty();
   const MatrixView<float> product(product_.data(), count, linear_.weights.cols);
-  GemmNT(error, linear_.gram, {}, product, pool);  // G is symmetric
+  if (!apart) {
+    GemmNT(error, linear_.gram, {}, product, pool);  // G is symmetric
+  }
   pool.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float* a = error.row(i);
-      const float* b = product.row(i);
       double sum = 0;
-      for (size_t j = 0; j < inputs; ++j) sum += double{a[j]} * b[j];
+      for (size_t j = 0; j < inputs; ++j) {
+        sum += double{a[j]} * (apart ? a[j] * linear_.variances[j]
+                                     : double{product.row(i)[j]});
+      }
       sums_[static_cast<size_t>(i)] = sum;
     }
   });

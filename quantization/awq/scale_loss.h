@@ -8,9 +8,14 @@
 // with dW = Q(W s) / s - W, the loss is tr(dW G dW^T), G the mean of x x^T, the
 // squared error of all outputs together on an average calibration token. It
 // costs outputs x inputs^2 products however many tokens there were.
+//
+// Where GPTQ will round, the inputs that follow make up for most of an error,
+// and what it costs is its square times the variance of the input that those do
+// not explain. With these variances the loss is sum dW_ij^2 v_j.
 #ifndef NIBBLE_QUANTIZATION_AWQ_SCALE_LOSS_H_
 #define NIBBLE_QUANTIZATION_AWQ_SCALE_LOSS_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/types/span.h"
@@ -25,13 +30,21 @@ struct RoundedLinear {
   MatrixView<const float> weights;  // [outputs, inputs]
   MatrixView<const float> gram;     // [inputs, inputs], mean of x x^T
   GridSpec spec;
+  absl::Span<const double> variances = {};  // [inputs], see above, or empty
+
+  // What a squared error at an input costs when no other is made.
+  double importance(int64_t input) const {
+    return variances.empty() ? gram.row(input)[input]
+                             : variances[static_cast<size_t>(input)];
+  }
 };
 
 class ScaleLoss {
  public:
   // Looks at no more than `max_rows` rows, spread evenly, and scales the sum up
-  // to all of them. Borrows what `linear` views.
-  ScaleLoss(const RoundedLinear& linear, int64_t max_rows);
+  // to all of them. search: groups' ranges are searched for the least error,
+  // weighted by RoundedLinear::importance. Borrows what `linear` views.
+  ScaleLoss(const RoundedLinear& linear, int64_t max_rows, bool search = false);
 
   // scales: [inputs], positive and finite. Infinite where a scaled weight
   // cannot be rounded. Does not depend on the number of threads.
@@ -51,6 +64,7 @@ class ScaleLoss {
 
   const RoundedLinear linear_;
   const int64_t rows_;
+  const bool search_;
   // [chunk, inputs] each
   Array<float> scaled_;
   Array<float> error_;

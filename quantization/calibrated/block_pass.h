@@ -60,11 +60,11 @@ class BlockPass {
   // Multiply-adds of the products of all passes so far.
   double multiplies() const { return multiplies_; }
   double seconds() const { return seconds_; }  // in Block::Forward
-
- private:
+  // Of `tokens` in windows of `length`, as far as `until`.
   double MultipliesOf(int64_t tokens, int64_t length,
                       std::optional<LinearId> until) const;
 
+ private:
   const DecoderConfig& config_;
   ThreadPool& pool_;
   BlockActivations<float> acts_;

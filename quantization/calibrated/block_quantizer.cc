@@ -33,12 +33,6 @@ bool Trains(const Recipe& recipe) {
          recipe.rounding() == Recipe::SIGNROUND;
 }
 
-bool RunsGptq(const Recipe& recipe) {
-  return recipe.rounding() == Recipe::GPTQ ||
-         (recipe.rounding() == Recipe::SIGNROUND &&
-          recipe.signround().start_with_gptq());
-}
-
 // GPTQ compares the inputs of both models.
 bool Corrects(const Recipe& recipe) {
   return RunsGptq(recipe) && recipe.gptq().asymmetric_correction() > 0;

@@ -37,6 +37,13 @@ struct Streams {
   std::optional<HiddenStates> quantized;  // by the quantized model
 };
 
+// As the rounding itself, or for training to start with.
+inline bool RunsGptq(const Recipe& recipe) {
+  return recipe.rounding() == Recipe::GPTQ ||
+         (recipe.rounding() == Recipe::SIGNROUND &&
+          recipe.signround().start_with_gptq());
+}
+
 struct BlockWork {
   const DecoderConfig& config;
   const Recipe& recipe;  // complete
@@ -85,6 +92,14 @@ struct BlockWork {
     return 3.0 * static_cast<double>(iterations) *
            static_cast<double>(std::min(batch, windows)) /
            static_cast<double>(windows);
+  }
+
+  // Multiply-adds of such a training, what it is judged by left out.
+  double TrainingMultiplies(int64_t iterations, int64_t batch) const {
+    const HiddenStates& states = *streams.quantized;
+    return TrainingPasses(iterations, batch, states.windows()) *
+           pass.MultipliesOf(states.windows() * states.length(),
+                             states.length(), std::nullopt);
   }
 
   // Multiply-adds of a Gram, of whose products one triangle is computed.

@@ -24,7 +24,6 @@ namespace {
 constexpr auto At = BlockWork::At;
 
 absl::Status RoundBySign(BlockWork& work) {
-  const absl::Time start = absl::Now();
   TrainedBlock trained;
   trained.config = &work.config;
   trained.layer = work.layer;
@@ -54,6 +53,7 @@ absl::Status RoundBySign(BlockWork& work) {
       options.starts[At(id)] = &*work.block.codes[At(id)];
     }
   }
+  const absl::Time start = absl::Now();
   options.iterations = recipe.iterations();
   if (recipe.has_learning_rate()) {
     options.learning_rate = recipe.learning_rate();
@@ -80,7 +80,8 @@ absl::Status RoundBySign(BlockWork& work) {
   report.set_start_loss(result->start_loss);
   report.set_loss(result->best_loss);
   report.set_iterations(result->best_iteration);
-  work.AddPhase("training", start);
+  work.AddPhase("training", start,
+                work.TrainingMultiplies(recipe.iterations(), recipe.batch()));
   return work.step(0);
 }
 

@@ -1,6 +1,7 @@
 #include "quantization/calibrated/transform_block.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -8,7 +9,9 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "quantization/awq/awq.h"
+#include "quantization/calibrated/finish_matrix.h"
 #include "quantization/folding/folding.h"
+#include "quantization/gptq/damped_factor.h"
 #include "quantization/gptq/gram.h"
 #include "quantization/rounding/round_matrix.h"
 #include "quantization/teq/teq.h"
@@ -59,9 +62,13 @@ absl::Status TransformByActivations(BlockWork& work) {
   const absl::Status checked = CheckAllWeights(work);
   if (!checked.ok()) return checked;
   BlockStatistics statistics;
+  std::array<std::vector<double>, kLinearCount> variances;
+  const bool gptq = RunsGptq(work.recipe);
   AwqOptions options;
   options.scale_steps = work.recipe.awq().scale_steps();
   options.clip = work.recipe.awq().clip();
+  options.search = gptq ? work.recipe.gptq().search()
+                        : work.recipe.round_to_nearest().search();
   for (const LinearId id : kAllLinears) {
     const Gram& gram = *work.grams[At(id)];
     if (!gram.is_finite()) {
@@ -69,6 +76,13 @@ absl::Status TransformByActivations(BlockWork& work) {
           absl::StrCat(work.Name(id), ": its inputs are not finite numbers"));
     }
     statistics[At(id)] = {gram.mean(), gram.mean_absolute()};
+    if (gptq && IsCalibrated(work, id)) {
+      FactorOptions factor;
+      factor.act_order = work.recipe.gptq().act_order();
+      factor.damping = work.recipe.gptq().damping();
+      variances[At(id)] = ConditionalVariances(gram, factor, work.pool);
+      statistics[At(id)].variances = variances[At(id)];
+    }
     const std::optional<MatrixGrid>& grid = work.grids[At(id)];
     if (grid.has_value()) options.grids[At(id)] = grid->spec;
   }
@@ -133,7 +147,11 @@ absl::Status TransformBlock(BlockWork& work) {
                                   : TrainScales(work);
   if (!status.ok()) return status;
   work.block.transformed = &work.weights;
-  work.AddPhase("transform", start);
+  const bool trained = work.recipe.transform() == Recipe::TEQ;
+  const Recipe::Teq& teq = work.recipe.teq();
+  work.AddPhase(
+      "transform", start,
+      trained ? work.TrainingMultiplies(teq.iterations(), teq.batch()) : 0);
   return work.step(0);
 }
 

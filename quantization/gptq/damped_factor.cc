@@ -153,6 +153,18 @@ Array<float> Shift(MatrixView<const float> pull,
   return ordered_memory;
 }
 
+std::vector<int32_t> OrderOf(const Gram& gram, bool act_order) {
+  std::vector<int32_t> order(static_cast<size_t>(gram.inputs()));
+  std::iota(order.begin(), order.end(), 0);
+  if (act_order) {
+    const absl::Span<const float> squares = gram.mean_squares();
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      return squares[a] > squares[b];
+    });
+  }
+  return order;
+}
+
 }  // namespace
 
 std::optional<DampedFactor> FactorDamped(const Gram& gram,
@@ -160,14 +172,7 @@ std::optional<DampedFactor> FactorDamped(const Gram& gram,
                                          ThreadPool& pool) {
   const int64_t n = gram.inputs();
   DampedFactor result;
-  result.order.resize(static_cast<size_t>(n));
-  std::iota(result.order.begin(), result.order.end(), 0);
-  if (options.act_order) {
-    const absl::Span<const float> squares = gram.mean_squares();
-    std::stable_sort(
-        result.order.begin(), result.order.end(),
-        [&](int32_t a, int32_t b) { return squares[a] > squares[b]; });
-  }
+  result.order = OrderOf(gram, options.act_order);
   Array<double> memory(static_cast<size_t>(n * n));
   const MatrixView<double> h(memory.data(), n, n);
   const std::optional<double> damping =
@@ -180,6 +185,22 @@ std::optional<DampedFactor> FactorDamped(const Gram& gram,
     result.shift = Shift(options.pull, result.order, h, pool);
   }
   return result;
+}
+
+std::vector<double> ConditionalVariances(const Gram& gram,
+                                         const FactorOptions& options,
+                                         ThreadPool& pool) {
+  const int64_t n = gram.inputs();
+  const std::vector<int32_t> order = OrderOf(gram, options.act_order);
+  Array<double> memory(static_cast<size_t>(n * n));
+  const MatrixView<double> u(memory.data(), n, n);
+  if (!Factor(gram, order, options.damping, u, pool)) return {};
+  std::vector<double> variances(static_cast<size_t>(n));
+  for (int64_t c = 0; c < n; ++c) {
+    variances[static_cast<size_t>(order[static_cast<size_t>(c)])] =
+        1 / (u.row(c)[c] * u.row(c)[c]);
+  }
+  return variances;
 }
 
 }  // namespace nibble

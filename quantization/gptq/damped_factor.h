@@ -18,7 +18,7 @@ namespace nibble {
 
 struct FactorOptions {
   bool act_order = false;
-  double damping = 0.01;
+  double damping = 0.05;
   // [outputs, inputs], or no rows: what DampedFactor::shift is made of.
   MatrixView<const float> pull = {};
 };
@@ -35,6 +35,14 @@ struct DampedFactor {
 // No value where no damping up to the last of gptq.h's ladder helps.
 // REQUIRES: gram.is_finite(), and gram.tokens() > 0.
 std::optional<DampedFactor> FactorDamped(const Gram& gram,
+                                         const FactorOptions& options,
+                                         ThreadPool& pool);
+
+// [inputs]: 1 / U_cc^2, what a squared error at each input costs once the
+// inputs that come later in the order have made up for what they can: its
+// damped variance given theirs. Empty where FactorDamped has no value.
+// REQUIRES: as there; options.pull is not looked at.
+std::vector<double> ConditionalVariances(const Gram& gram,
                                          const FactorOptions& options,
                                          ThreadPool& pool);
 

@@ -33,10 +33,18 @@ std::string JournalPath() {
   return path;
 }
 
-// Of the lattice, the recipe at kFirstGood is within tolerance; the one at
+// Every method on one grid: all trials are measured.
+std::vector<Recipe> OneGrid() {
+  LatticeOptions options;
+  options.group_sizes = {128};
+  options.offsets = {Recipe::ZEROS};
+  return RecipeLattice(options);
+}
+
+// Of these, the recipe at kFirstGood is within tolerance; the one at
 // `cancelled` is interrupted.
 FakeEvaluator MakeEvaluator(size_t cancelled) {
-  const std::vector<Recipe> recipes = RecipeLattice(LatticeOptions());
+  const std::vector<Recipe> recipes = OneGrid();
   const std::string good = RecipeName(recipes[kFirstGood]);
   const std::string bad = RecipeName(recipes[cancelled]);
   FakeEvaluator evaluator(
@@ -59,14 +67,14 @@ RecipeSearchOptions Options() {
 
 TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
   const std::string path = JournalPath();
-  const std::vector<Recipe> recipes = RecipeLattice(LatticeOptions());
+  const std::vector<Recipe> recipes = OneGrid();
   FakeEvaluator first = MakeEvaluator(/*cancelled=*/3);
   JournalEvaluator first_journal(first, path, "model");
   EXPECT_EQ(first_journal.Resume(), 0u);
   EXPECT_THAT(SearchRecipe(recipes, first_journal, Options()),
               StatusIs(absl::StatusCode::kCancelled, ::testing::_));
 
-  FakeEvaluator second = MakeEvaluator(/*cancelled=*/20);
+  FakeEvaluator second = MakeEvaluator(/*cancelled=*/9);
   second.any_number = true;
   JournalEvaluator second_journal(second, path, "model");
   EXPECT_EQ(second_journal.Resume(), 3u);
@@ -74,7 +82,7 @@ TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
                               SearchRecipe(recipes, second_journal, Options()));
   EXPECT_EQ(second.recipes.size(), 3u);
 
-  FakeEvaluator whole = MakeEvaluator(/*cancelled=*/20);
+  FakeEvaluator whole = MakeEvaluator(/*cancelled=*/9);
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult expected,
                               SearchRecipe(recipes, whole, Options()));
   EXPECT_EQ(resumed.chosen, expected.chosen);
@@ -89,12 +97,12 @@ TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
 
 TEST(Journal, QuantizesAModelAgainOnlyWhereItIsNeeded) {
   const std::string path = JournalPath();
-  const std::vector<Recipe> recipes = RecipeLattice(LatticeOptions());
-  FakeEvaluator first = MakeEvaluator(20);
+  const std::vector<Recipe> recipes = OneGrid();
+  FakeEvaluator first = MakeEvaluator(9);
   JournalEvaluator first_journal(first, path, "model");
   ASSERT_TRUE(SearchRecipe(recipes, first_journal, Options()).ok());
 
-  FakeEvaluator second = MakeEvaluator(20);
+  FakeEvaluator second = MakeEvaluator(9);
   second.any_number = true;
   JournalEvaluator second_journal(second, path, "model");
   EXPECT_EQ(second_journal.Resume(), kFirstGood + 1);
@@ -110,10 +118,9 @@ TEST(Journal, QuantizesAModelAgainOnlyWhereItIsNeeded) {
 
 TEST(Journal, BeginsAnewForAnotherModelOrADamagedFile) {
   const std::string path = JournalPath();
-  FakeEvaluator evaluator = MakeEvaluator(20);
+  FakeEvaluator evaluator = MakeEvaluator(9);
   JournalEvaluator journal(evaluator, path, "model");
-  ASSERT_TRUE(
-      SearchRecipe(RecipeLattice(LatticeOptions()), journal, Options()).ok());
+  ASSERT_TRUE(SearchRecipe(OneGrid(), journal, Options()).ok());
   EXPECT_EQ(JournalEvaluator(evaluator, path, "another").Resume(), 0u);
   EXPECT_EQ(JournalEvaluator(evaluator, path, "model").Resume(),
             kFirstGood + 1);

@@ -17,22 +17,17 @@
 #include "quantization/search/cost.h"
 #include "quantization/search/fallback.h"
 #include "quantization/search/lattice.h"
+#include "quantization/search/search_testing.h"
 #include "quantization/search/tolerance.h"
 #include "testing/matchers.h"
 
 namespace nibble {
 namespace {
 
-using ::nibble::testing::IsOk;
+using ::nibble::testing::ParsedRecipe;
 using ::testing::ElementsAre;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-Recipe Parse(const std::string& text) {
-  auto recipe = ParseRecipe(text, "test");
-  EXPECT_THAT(recipe, IsOk());
-  return recipe.ok() ? *recipe : Recipe();
-}
 
 TEST(ByDamage, OrdersByDamagePerWeight) {
   EXPECT_THAT(ByDamage({{"a", 1, 10},
@@ -105,16 +100,18 @@ TEST(RecipeLattice, TakesWhatIsAskedOf) {
 }
 
 TEST(RecipeCost, CountsBitsOfGroups) {
-  EXPECT_EQ(BitsPerWeight(Parse("rounding: NEAREST")), 4 + 20 / 128.);
-  EXPECT_EQ(BitsPerWeight(Parse("grid { group_size: 32 offset: MINIMUMS }")),
-            5);
-  EXPECT_EQ(BitsPerWeight(Parse("grid { offset: SYMMETRIC }")), 4.125);
-  EXPECT_EQ(BitsPerWeight(Parse("grid { group_size: -1 bits: 3 }")), 3);
+  EXPECT_EQ(BitsPerWeight(ParsedRecipe("rounding: NEAREST")), 4 + 20 / 128.);
+  EXPECT_EQ(
+      BitsPerWeight(ParsedRecipe("grid { group_size: 32 offset: MINIMUMS }")),
+      5);
+  EXPECT_EQ(BitsPerWeight(ParsedRecipe("grid { offset: SYMMETRIC }")), 4.125);
+  EXPECT_EQ(BitsPerWeight(ParsedRecipe("grid { group_size: -1 bits: 3 }")), 3);
 }
 
 TEST(RecipeCost, TakesADoublingOfTimeForAPercentOfBytes) {
-  const Recipe rtn = Parse("grid { group_size: -1 }");
-  const Recipe tuned = Parse("rounding: SIGNROUND grid { group_size: -1 }");
+  const Recipe rtn = ParsedRecipe("grid { group_size: -1 }");
+  const Recipe tuned =
+      ParsedRecipe("rounding: SIGNROUND grid { group_size: -1 }");
   EXPECT_EQ(RecipeCost(rtn), 0);
   EXPECT_NEAR(RecipeCost(tuned), std::log2(1 + RecipePasses(tuned)), 1e-12);
 }

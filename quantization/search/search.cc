@@ -20,6 +20,7 @@
 #include "quantization/recipe/recipe.pb.h"
 #include "quantization/search/cost.h"
 #include "quantization/search/fallback.h"
+#include "quantization/search/pruning.h"
 #include "quantization/search/tolerance.h"
 
 namespace nibble {
@@ -27,15 +28,7 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// A model is not measured when its divergence is this many times that of one
-// that failed: the screening's windows are few, and its mean is that uncertain.
-constexpr double kHopelessDivergence = 1.1;
-
 constexpr char kFound[] = "a recipe within tolerance was found";
-
-bool SameGrid(const Recipe& a, const Recipe& b) {
-  return a.grid().SerializeAsString() == b.grid().SerializeAsString();
-}
 
 bool Finite(const std::vector<Metric>& metrics) {
   for (const Metric& metric : metrics) {
@@ -75,24 +68,23 @@ class Search {
  private:
   absl::Status MeasureBaseline();
   absl::Status TryRecipes(absl::Span<const Recipe> recipes);
+  absl::Status ScoutGrids(absl::Span<const Recipe> recipes);
   absl::Status TryInt8Head();
   absl::Status RaiseMatrices();
 
+  using Preferred = bool (*)(const Trial& now, const Trial& kept);
   // Runs a trial and gives up all models but the one to keep. `preferred`: of
   // two trials within tolerance, whether the new one is.
-  absl::StatusOr<Verdict> Try(const Recipe& recipe,
-                              bool (*preferred)(const Trial& now,
-                                                const Trial& kept));
-  absl::Status RunTrial(Trial* trial);
+  absl::StatusOr<Verdict> Try(const Recipe& recipe, Preferred preferred,
+                              bool screening_only = false);
+  absl::Status RunTrial(bool screening_only, Trial* trial);
   absl::Status MeasureTrial(Trial* trial);
-  void Keep(bool (*preferred)(const Trial& now, const Trial& kept));
-  bool Hopeless(const QuantizedTrial& model) const;
+  void Keep(Preferred preferred);
 
   // Whether trials and time are left; sets the reason for which it ended.
   bool BudgetLeft();
   // Why a recipe is not worth a trial; empty where it is.
   std::string ReasonToSkip(const Recipe& recipe) const;
-  bool LostOnAnotherGrid(const Recipe& recipe) const;
   double PredictedSeconds(const Recipe& recipe) const;
 
   absl::Time Now() const { return options_.now ? options_.now() : absl::Now(); }
@@ -147,19 +139,6 @@ bool Search::BudgetLeft() {
   return true;
 }
 
-bool Search::Hopeless(const QuantizedTrial& model) const {
-  if (!model.kl_divergence.has_value()) return false;
-  for (const Trial& other : result_.trials) {
-    if (other.verdict == Verdict::kFailed &&
-        other.model.kl_divergence.has_value() &&
-        *model.kl_divergence >
-            kHopelessDivergence * *other.model.kl_divergence) {
-      return true;
-    }
-  }
-  return false;
-}
-
 absl::Status Search::MeasureTrial(Trial* trial) {
   const absl::Time start = Now();
   absl::StatusOr<std::vector<Metric>> metrics =
@@ -177,7 +156,7 @@ absl::Status Search::MeasureTrial(Trial* trial) {
   return absl::OkStatus();
 }
 
-absl::Status Search::RunTrial(Trial* trial) {
+absl::Status Search::RunTrial(bool screening_only, Trial* trial) {
   const absl::Time start = Now();
   absl::StatusOr<QuantizedTrial> model =
       evaluator_.Quantize(result_.trials.size(), trial->recipe);
@@ -186,13 +165,14 @@ absl::Status Search::RunTrial(Trial* trial) {
   trial->model = *std::move(model);
   const double passes = RecipePasses(trial->recipe);
   if (passes >= 1) seconds_per_pass_ = trial->quantize_seconds / passes;
-  if (!Hopeless(trial->model)) return MeasureTrial(trial);
+  if (!screening_only && !IsHopeless(trial->model, result_.trials))
+    return MeasureTrial(trial);
   trial->verdict = Verdict::kNotMeasured;
   return absl::OkStatus();
 }
 
 // The last trial, or the one kept until now.
-void Search::Keep(bool (*preferred)(const Trial& now, const Trial& kept)) {
+void Search::Keep(Preferred preferred) {
   const size_t last = result_.trials.size() - 1;
   const Trial& now = result_.trials[last];
   const bool measured =
@@ -215,13 +195,12 @@ void Search::Keep(bool (*preferred)(const Trial& now, const Trial& kept)) {
   kept_ = last;
 }
 
-absl::StatusOr<Verdict> Search::Try(const Recipe& recipe,
-                                    bool (*preferred)(const Trial& now,
-                                                      const Trial& kept)) {
+absl::StatusOr<Verdict> Search::Try(const Recipe& recipe, Preferred preferred,
+                                    bool screening_only) {
   Trial trial;
   trial.recipe = recipe;
   trial.loss = kNaN;
-  const absl::Status status = RunTrial(&trial);
+  const absl::Status status = RunTrial(screening_only, &trial);
   if (!status.ok()) {
     trial.verdict = Verdict::kError;
     trial.error = status;
@@ -232,25 +211,6 @@ absl::StatusOr<Verdict> Search::Try(const Recipe& recipe,
   if (absl::IsCancelled(status)) return status;
   if (options_.report) options_.report(result_.trials.back());
   return verdict;
-}
-
-// A method that a quicker one beat on some grid will not win on this one.
-bool Search::LostOnAnotherGrid(const Recipe& recipe) const {
-  const std::string method = MethodName(recipe);
-  for (const Trial& lost : result_.trials) {
-    if (MethodName(lost.recipe) != method || !lost.model.kl_divergence) {
-      continue;
-    }
-    for (const Trial& won : result_.trials) {
-      if (MethodName(won.recipe) != method && won.model.kl_divergence &&
-          SameGrid(won.recipe, lost.recipe) &&
-          RecipePasses(won.recipe) <= RecipePasses(recipe) &&
-          *won.model.kl_divergence <= *lost.model.kl_divergence) {
-        return true;
-      }
-    }
-  }
-  return false;
 }
 
 double Search::PredictedSeconds(const Recipe& recipe) const {
@@ -265,15 +225,39 @@ std::string Search::ReasonToSkip(const Recipe& recipe) const {
   if (bits_of_first_.has_value() && BitsPerWeight(recipe) > *bits_of_first_) {
     return "is larger than a recipe within tolerance";
   }
-  if (LostOnAnotherGrid(recipe)) {
-    return "a method that takes no longer did better on another grid";
-  }
+  std::string reason = ReasonToSpare(recipe, result_.trials);
+  if (!reason.empty()) return reason;
   if (options_.time == absl::ZeroDuration()) return "";
   const double left = absl::ToDoubleSeconds(options_.time) - Seconds(start_);
   const double predicted = PredictedSeconds(recipe);
   if (predicted <= left) return "";
   return absl::StrFormat("takes about %.0f s of the %.0f s left", predicted,
                          left);
+}
+
+// Seconds for each grid, before the first method that takes minutes or hours.
+absl::Status Search::ScoutGrids(absl::Span<const Recipe> recipes) {
+  std::vector<Recipe> scouts;
+  bool compared = false;
+  for (const Recipe& recipe : recipes) {
+    if (!IsPlainRounding(recipe)) continue;
+    if (PlainlyRounded(recipe, result_.trials) != nullptr) {
+      compared = true;
+    } else {
+      scouts.push_back(recipe);
+    }
+  }
+  // Most trials are for what may pass.
+  const size_t left =
+      static_cast<size_t>(options_.trials) - result_.trials.size();
+  if (!compared || left < 2 * scouts.size()) return absl::OkStatus();
+  for (const Recipe& recipe : scouts) {
+    if (!BudgetLeft()) break;
+    const absl::StatusOr<Verdict> verdict =
+        Try(recipe, /*preferred=*/nullptr, /*screening_only=*/true);
+    if (!verdict.ok()) return verdict.status();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Search::TryRecipes(absl::Span<const Recipe> recipes) {
@@ -284,8 +268,15 @@ absl::Status Search::TryRecipes(absl::Span<const Recipe> recipes) {
                : now.loss < kept.loss;
   };
   result_.ended = "every recipe was tried";
+  bool scouted = false;
   for (const Recipe& recipe : recipes) {
     if (!BudgetLeft()) break;
+    if (!scouted && !passed() && NeedsCalibration(recipe)) {
+      scouted = true;
+      const absl::Status status = ScoutGrids(recipes);
+      if (!status.ok()) return status;
+      if (!BudgetLeft()) break;
+    }
     std::string reason = ReasonToSkip(recipe);
     if (!reason.empty()) {
       result_.skipped.push_back({recipe, std::move(reason)});

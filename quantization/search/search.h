@@ -16,7 +16,10 @@
 //   the whole trial    of a method that lost already, on another grid, to one
 //                      that takes no longer (by divergence);
 //   the measurement    of a model whose divergence is worse than that of one
-//                      that failed.
+//                      that failed;
+//   all methods        on a grid on which round to nearest diverges far more
+//                      than on another. To know that, it is screened on every
+//                      grid before the first method that reads text is tried.
 //
 // The first recipe within tolerance ends the search, unless time is given
 // (RecipeSearchOptions::time). Then an int8 output head is tried and kept if it
@@ -80,7 +83,7 @@ class Evaluator {
 enum class Verdict {
   kPassed,
   kFailed,       // loses more than the tolerance, or a metric is NaN
-  kNotMeasured,  // diverges more than one that failed
+  kNotMeasured,  // diverges more than one that failed, or was screened only
   kError,
 };
 // "passed", "failed", "not measured", "error".

@@ -1,0 +1,29 @@
+// Which trials a search can spare, judging by those that it has made.
+#ifndef NIBBLE_QUANTIZATION_SEARCH_PRUNING_H_
+#define NIBBLE_QUANTIZATION_SEARCH_PRUNING_H_
+
+#include <string>
+
+#include "absl/types/span.h"
+#include "quantization/recipe/recipe.pb.h"
+#include "quantization/search/search.h"
+
+namespace nibble {
+
+// Round to nearest without more, which takes seconds.
+bool IsPlainRounding(const Recipe& recipe);
+
+// What plain rounding does on the recipe's grid, by the screening; null where
+// no trial tells.
+const QuantizedTrial* PlainlyRounded(const Recipe& recipe,
+                                     absl::Span<const Trial> trials);
+
+// Whether a model diverges more than one that failed.
+bool IsHopeless(const QuantizedTrial& model, absl::Span<const Trial> trials);
+
+// Why a recipe is not worth a trial; empty where it is.
+std::string ReasonToSpare(const Recipe& recipe, absl::Span<const Trial> trials);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_QUANTIZATION_SEARCH_PRUNING_H_
