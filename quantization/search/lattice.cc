@@ -45,7 +45,7 @@ std::vector<Recipe> Methods() {
       add(Recipe::NONE, Recipe::SIGNROUND)->mutable_signround();
   light->set_iterations(kLightIterations);
   light->set_learning_rate(kLightRate);
-  add(Recipe::TEQ, Recipe::NEAREST);
+  add(Recipe::TEQ, Recipe::GPTQ);
   add(Recipe::NONE, Recipe::SIGNROUND);
   add(Recipe::AWQ, Recipe::SIGNROUND);
   return methods;
