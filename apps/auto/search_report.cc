@@ -5,10 +5,13 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "apps/common/json.h"
 #include "quantization/recipe/recipe.h"
@@ -111,6 +114,23 @@ std::string Table(const std::vector<Row>& rows) {
   return text;
 }
 
+// A line for each reason, with all recipes that it kept from being tried.
+std::string Skipped(const std::vector<SkippedRecipe>& skipped) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> reasons;
+  for (const SkippedRecipe& one : skipped) {
+    auto it = absl::c_find_if(
+        reasons, [&](const auto& known) { return known.first == one.reason; });
+    if (it == reasons.end()) it = reasons.insert(it, {one.reason, {}});
+    it->second.push_back(RecipeName(one.recipe));
+  }
+  std::string text;
+  for (const auto& [reason, names] : reasons) {
+    absl::StrAppend(&text, "skipped, ", reason, ": ",
+                    absl::StrJoin(names, "; "), "\n");
+  }
+  return text;
+}
+
 std::string Tolerance(const RecipeSearchOptions& options) {
   return options.mode == ToleranceMode::kRelative
              ? absl::StrCat(100 * options.tolerance, "% of the float model")
@@ -198,11 +218,7 @@ std::string SearchText(const SearchRun& run) {
         TrialRow(i, result.trials[i], result.baseline, run.options.mode));
   }
   std::string text = Table(rows);
-  for (const SkippedRecipe& skipped : result.skipped) {
-    absl::StrAppend(&text, "skipped: ", RecipeName(skipped.recipe), ": ",
-                    skipped.reason, "\n");
-  }
-  return absl::StrCat(text, Choice(run));
+  return absl::StrCat(text, Skipped(result.skipped), Choice(run));
 }
 
 Json SearchJson(const SearchRun& run) {

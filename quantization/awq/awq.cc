@@ -178,7 +178,7 @@ class PairSearch {
   void Confirm(const std::vector<float>& identity) {
     losses_.clear();
     for (const RoundedLinear& linear : linears_) {
-      losses_.emplace_back(linear, linear.weights.rows, options_.search);
+      losses_.emplace_back(linear, linear.weights.rows);
     }
     chosen_.identity_loss = Loss(identity, losses_);
     chosen_.loss = chosen_.family == ScaleFamily::kIdentity

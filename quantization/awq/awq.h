@@ -62,9 +62,6 @@ struct AwqOptions {
   bool both = true;      // the candidates beside identity and activation ...
   bool balanced = true;
   bool clip = true;
-  // The choice is confirmed, or dropped for the identity, with searched ranges:
-  // those that the rounding will have.
-  bool search = false;
 };
 
 enum class ScaleFamily { kIdentity, kActivation, kBoth, kBalanced };

@@ -225,44 +225,45 @@ TEST(AwqSharedNormTest, CountsBothReaders) {
   EXPECT_NEAR(run(true, false) + run(false, true), both, 1e-9 * both);
 }
 
-// With variances the loss is of each error alone.
-TEST(AwqVariancesTest, WeighErrorsByThem) {
+// With variances the loss is of the grid's steps, each error for itself.
+TEST(AwqVariancesTest, WeighTheStepsOfTheGrid) {
   AwqOptions options = Options();
   options.clip = false;
   ThreadPool pool(2);
   FakeBlock fake(Config());
   fake.ScaleChannels();
   BlockStatistics statistics = fake.Statistics();
-  testing::RandomValues random(5);
   const BlockLinear<float> before = Copy(fake.weights()[LinearId::kDown]);
   std::vector<double> variances;
+  testing::RandomValues random(5);
   for (const float v : random.Uniform(before.inputs, 0.1f, 2.0f)) {
     variances.push_back(v);
   }
   statistics[Index(LinearId::kDown)].variances = variances;
-  // A Gram without anything off its diagonal says the same.
-  std::vector<float> diagonal(
-      static_cast<size_t>(before.inputs * before.inputs));
-  for (size_t j = 0; j < variances.size(); ++j) {
-    diagonal[j * variances.size() + j] = static_cast<float>(variances[j]);
-  }
-  const InputStatistics alone = {
-      MatrixView<const float>(diagonal.data(), before.inputs, before.inputs),
-      statistics[Index(LinearId::kDown)].mean_absolute};
   const AwqResult result =
       TransformAwq(fake.config(), statistics, options, fake.weights(), pool);
   const ChosenScales& chosen = Of(result, FoldInto::kUpRows);
-  const std::vector<float> ones(static_cast<size_t>(before.inputs), 1.0f);
-  const double identity =
-      Loss(before, Rounded(before, LinearId::kDown, options, result, pool),
-           ones, alone);
-  const double loss = Loss(before,
-                           Rounded(fake.weights()[LinearId::kDown],
-                                   LinearId::kDown, options, result, pool),
-                           chosen.scales, alone);
-  EXPECT_NEAR(chosen.identity_loss, identity, 1e-5 * identity);
-  EXPECT_NEAR(chosen.loss, loss, 1e-5 * loss);
-  EXPECT_LT(loss, 0.9 * identity);
+  const auto loss = [&](const BlockLinear<float>& linear,
+                        const std::vector<float>& scales) {
+    const QuantizedMatrix rounded =
+        Rounded(linear, LinearId::kDown, options, result, pool);
+    const int64_t size = rounded.spec.group_inputs(rounded.inputs);
+    double sum = 0;
+    for (int64_t i = 0; i < rounded.outputs; ++i) {
+      for (int64_t j = 0; j < rounded.inputs; ++j) {
+        const size_t input = static_cast<size_t>(j);
+        const double step = rounded.grid(i, j / size).scale / scales[input];
+        sum += step * step / 12 * variances[input];
+      }
+    }
+    return sum;
+  };
+  const double identity = loss(
+      before, std::vector<float>(static_cast<size_t>(before.inputs), 1.0f));
+  EXPECT_NEAR(chosen.identity_loss, identity, 1e-9 * identity);
+  const double found = loss(fake.weights()[LinearId::kDown], chosen.scales);
+  EXPECT_NEAR(chosen.loss, found, 1e-5 * found);
+  EXPECT_LT(found, 0.9 * identity);
 }
 
 // Groups of other sizes and bits share a pair's scales.

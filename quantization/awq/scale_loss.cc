@@ -26,10 +26,8 @@ constexpr int64_t kChunkRows = 1024;
 
 }  // namespace
 
-ScaleLoss::ScaleLoss(const RoundedLinear& linear, int64_t max_rows, bool search)
-    : linear_(linear),
-      rows_(std::min(max_rows, linear.weights.rows)),
-      search_(search) {
+ScaleLoss::ScaleLoss(const RoundedLinear& linear, int64_t max_rows)
+    : linear_(linear), rows_(std::min(max_rows, linear.weights.rows)) {
   CHECK_GT(rows_, 0);
   if (linear_.variances.empty()) {
     CHECK_EQ(linear_.gram.rows, linear_.weights.cols);
@@ -40,8 +38,10 @@ ScaleLoss::ScaleLoss(const RoundedLinear& linear, int64_t max_rows, bool search)
   const size_t chunk = static_cast<size_t>(std::min(rows_, kChunkRows));
   const size_t size = chunk * static_cast<size_t>(linear_.weights.cols);
   scaled_ = Array<float>(size);
-  error_ = Array<float>(size);
-  if (linear_.variances.empty()) product_ = Array<float>(size);
+  if (linear_.variances.empty()) {
+    error_ = Array<float>(size);
+    product_ = Array<float>(size);
+  }
   sums_ = Array<double>(chunk);
 }
 
@@ -75,17 +75,17 @@ double ScaleLoss::OfRows(int64_t first, int64_t count,
   if (!in_range) return std::numeric_limits<double>::infinity();
   RoundOptions options;
   options.spec = linear_.spec;
-  std::vector<float> importance;
-  if (search_) {
-    for (size_t j = 0; j < inputs; ++j) {
-      importance.push_back(
-          static_cast<float>(linear_.importance(static_cast<int64_t>(j)) /
-                             (double{scales[j]} * scales[j])));
-    }
-    options.search = true;
-    options.importance = importance;
-  }
   const QuantizedMatrix rounded = RoundMatrix(scaled, options, pool);
+  if (linear_.variances.empty()) {
+    return OfErrors(first, rounded, scales, pool);
+  }
+  return OfSteps(rounded, scales, pool);
+}
+
+double ScaleLoss::OfErrors(int64_t first, const QuantizedMatrix& rounded,
+                           absl::Span<const float> scales, ThreadPool& pool) {
+  const int64_t count = rounded.outputs;
+  const size_t inputs = scales.size();
   const MatrixView<float> error(error_.data(), count, linear_.weights.cols);
   pool.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
@@ -97,24 +97,45 @@ double ScaleLoss::OfRows(int64_t first, int64_t count,
       }
     }
   });
-  const bool apart = !linear_.variances.empty();
   const MatrixView<float> product(product_.data(), count, linear_.weights.cols);
-  if (!apart) {
-    GemmNT(error, linear_.gram, {}, product, pool);  // G is symmetric
-  }
+  GemmNT(error, linear_.gram, {}, product, pool);  // G is symmetric
   pool.ParallelFor(count, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const float* a = error.row(i);
+      const float* b = product.row(i);
       double sum = 0;
-      for (size_t j = 0; j < inputs; ++j) {
-        sum += double{a[j]} * (apart ? a[j] * linear_.variances[j]
-                                     : double{product.row(i)[j]});
-      }
+      for (size_t j = 0; j < inputs; ++j) sum += double{a[j]} * b[j];
       sums_[static_cast<size_t>(i)] = sum;
     }
   });
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += sums_[static_cast<size_t>(i)];
+  return sum;
+}
+
+double ScaleLoss::OfSteps(const QuantizedMatrix& rounded,
+                          absl::Span<const float> scales, ThreadPool& pool) {
+  const int64_t size = linear_.spec.group_inputs(linear_.weights.cols);
+  const int64_t groups = linear_.spec.groups(linear_.weights.cols);
+  std::vector<double> costs(static_cast<size_t>(groups));  // of a squared step
+  for (size_t j = 0; j < scales.size(); ++j) {
+    costs[j / static_cast<size_t>(size)] +=
+        linear_.variances[j] / (12 * double{scales[j]} * scales[j]);
+  }
+  pool.ParallelFor(rounded.outputs, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (int64_t g = 0; g < groups; ++g) {
+        const double step = rounded.grid(i, g).scale;
+        sum += step * step * costs[static_cast<size_t>(g)];
+      }
+      sums_[static_cast<size_t>(i)] = sum;
+    }
+  });
+  double sum = 0;
+  for (int64_t i = 0; i < rounded.outputs; ++i) {
+    sum += sums_[static_cast<size_t>(i)];
+  }
   return sum;
 }
 

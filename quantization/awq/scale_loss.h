@@ -9,9 +9,11 @@
 // squared error of all outputs together on an average calibration token. It
 // costs outputs x inputs^2 products however many tokens there were.
 //
-// Where GPTQ will round, the inputs that follow make up for most of an error,
-// and what it costs is its square times the variance of the input that those do
-// not explain. With these variances the loss is sum dW_ij^2 v_j.
+// Where GPTQ will round, weights have moved when their turn comes, so their
+// errors are anywhere within a step of the grid; the inputs that follow make up
+// for most of an error, and what it costs is its square times the variance of
+// the input that those do not explain. With these variances v the loss is
+// the sum of step_ig^2 / 12 v_j / s_j^2 over rows i and inputs j, in groups g.
 #ifndef NIBBLE_QUANTIZATION_AWQ_SCALE_LOSS_H_
 #define NIBBLE_QUANTIZATION_AWQ_SCALE_LOSS_H_
 
@@ -21,6 +23,7 @@
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
 #include "tensor/buffer.h"
 #include "tensor/view.h"
 
@@ -42,9 +45,8 @@ struct RoundedLinear {
 class ScaleLoss {
  public:
   // Looks at no more than `max_rows` rows, spread evenly, and scales the sum up
-  // to all of them. search: groups' ranges are searched for the least error,
-  // weighted by RoundedLinear::importance. Borrows what `linear` views.
-  ScaleLoss(const RoundedLinear& linear, int64_t max_rows, bool search = false);
+  // to all of them. Borrows what `linear` views.
+  ScaleLoss(const RoundedLinear& linear, int64_t max_rows);
 
   // scales: [inputs], positive and finite. Infinite where a scaled weight
   // cannot be rounded. Does not depend on the number of threads.
@@ -61,10 +63,14 @@ class ScaleLoss {
   // Sums over rows [first, first + count).
   double OfRows(int64_t first, int64_t count, absl::Span<const float> scales,
                 ThreadPool& pool);
+  // tr(dW G dW^T) of the scaled rows; and the sum over their groups' steps.
+  double OfErrors(int64_t first, const QuantizedMatrix& rounded,
+                  absl::Span<const float> scales, ThreadPool& pool);
+  double OfSteps(const QuantizedMatrix& rounded, absl::Span<const float> scales,
+                 ThreadPool& pool);
 
   const RoundedLinear linear_;
   const int64_t rows_;
-  const bool search_;
   // [chunk, inputs] each
   Array<float> scaled_;
   Array<float> error_;

@@ -67,8 +67,6 @@ absl::Status TransformByActivations(BlockWork& work) {
   AwqOptions options;
   options.scale_steps = work.recipe.awq().scale_steps();
   options.clip = work.recipe.awq().clip();
-  options.search = gptq ? work.recipe.gptq().search()
-                        : work.recipe.round_to_nearest().search();
   for (const LinearId id : kAllLinears) {
     const Gram& gram = *work.grams[At(id)];
     if (!gram.is_finite()) {
