@@ -20,7 +20,7 @@ constexpr double kRangeSearch = 0.2;
 // GPTQ's statistics and rounding.
 double GptqPasses(const Recipe::Gptq& gptq) {
   // As far as each of four inputs, or as far as the last of them.
-  double forward = gptq.true_sequential() ? 2.3 : 1;
+  double forward = gptq.true_sequential() ? 1.6 : 1;
   // Second moments, in f32 and of one triangle.
   double moments = 0.6;
   if (gptq.asymmetric_correction() > 0) {
@@ -44,8 +44,11 @@ double RecipePasses(const Recipe& recipe) {
     case Recipe::NONE:
       break;
     case Recipe::AWQ:
-      // The inputs' second moments, and a product with them for each step.
-      passes += 0.4 + 0.06 * recipe.awq().scale_steps();
+      // The inputs' second moments; then, unless GPTQ will round, a product
+      // with them for each step.
+      passes += 1 + (recipe.rounding() == Recipe::NEAREST
+                         ? 0.06 * recipe.awq().scale_steps()
+                         : 0.2);
       break;
     case Recipe::TEQ:
       passes +=

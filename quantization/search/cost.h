@@ -1,8 +1,8 @@
 // What a recipe costs: once, to quantize, and with every token, to read.
 //
-//   RecipePasses(recipe);     // 9.2 times the calibration text's forward pass
+//   RecipePasses(recipe);     // 7.8 times the calibration text's forward pass
 //   BitsPerWeight(recipe);    // 4.15625
-//   RecipeCost(recipe);       // 7.3, to compare recipes by
+//   RecipeCost(recipe);       // 7.0, to compare recipes by
 //
 // Of complete recipes (quantization/recipe/recipe.h).
 #ifndef NIBBLE_QUANTIZATION_SEARCH_COST_H_
