@@ -244,6 +244,8 @@ absl::StatusOr<CalibratedOutcome> QuantizeCalibrated(
   options.progress = [&progress](const CalibratedProgress& done) {
     progress.Update(done);
   };
+  // Before and after the work: at either moment others may want the machine.
+  const double peak_before = PeakMultiplies(pool);
   absl::StatusOr<CalibratedResult> result = QuantizeWithRecipe(
       *checkpoint, wanted.calibration.empty() ? nullptr : &windows, *recipe,
       options, pool);
@@ -260,7 +262,8 @@ absl::StatusOr<CalibratedOutcome> QuantizeCalibrated(
   const absl::Status removed = result->work.Remove();
   if (!removed.ok()) return removed;
   AddErrors(result->report, &*written);
-  result->report.set_peak_multiplies(PeakMultiplies(pool));
+  result->report.set_peak_multiplies(
+      std::max(peak_before, PeakMultiplies(pool)));
   return CalibratedOutcome{*std::move(written), std::move(result->report),
                            std::move(result->recipe)};
 }

@@ -93,6 +93,8 @@ absl::Status TransformByActivations(BlockWork& work) {
     ScaleImportance(chosen.pair, chosen.scales, work);
   }
   work.clip = std::move(result.clip);
+  // At 7B's width 0.7 GB, which the rounding wants.
+  work.grams = {};
   return absl::OkStatus();
 }
 

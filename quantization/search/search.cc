@@ -165,8 +165,9 @@ absl::Status Search::RunTrial(bool screening_only, Trial* trial) {
   trial->model = *std::move(model);
   const double passes = RecipePasses(trial->recipe);
   if (passes >= 1) seconds_per_pass_ = trial->quantize_seconds / passes;
-  if (!screening_only && !IsHopeless(trial->model, result_.trials))
+  if (!screening_only && !IsHopeless(trial->model, result_.trials)) {
     return MeasureTrial(trial);
+  }
   trial->verdict = Verdict::kNotMeasured;
   return absl::OkStatus();
 }
