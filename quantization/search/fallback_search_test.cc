@@ -1,6 +1,5 @@
 // What a search does after the recipes: the output head, and the matrices that
 // it raises when no recipe is within tolerance.
-#include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -21,11 +20,9 @@ namespace {
 using ::nibble::testing::IsOk;
 using ::nibble::testing::kPerplexity;
 using ::nibble::testing::Lattice;
-using ::nibble::testing::Names;
 using ::nibble::testing::ParsedRecipe;
 using ::nibble::testing::WithoutHead;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 // ---- The head
 

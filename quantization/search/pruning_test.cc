@@ -18,7 +18,6 @@
 namespace nibble {
 namespace {
 
-using ::nibble::testing::IsOk;
 using ::nibble::testing::kPerplexity;
 using ::nibble::testing::Lattice;
 using ::nibble::testing::Names;

@@ -2,7 +2,6 @@
 
 #include "quantization/search/search.h"
 
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
