@@ -100,7 +100,8 @@ TEST_F(QuantizeCalibrated, WritesAFileWithItsRecipeByEveryMethod) {
            {"gptq", {"--act_order=true", "--damping=0.02"}},
            {"awq", {"--scale_steps=4"}},
            {"teq", {"--iterations=2", "--batch=2"}},
-           {"signround", {"--preset=light", "--iterations=2"}}}) {
+           {"signround",
+            {"--preset=light", "--iterations=2", "--refinements=1"}}}) {
     std::vector<std::string> all =
         Calibrated({"--method=" + method, "--output=json"});
     all.insert(all.end(), flags.begin(), flags.end());
@@ -161,6 +162,9 @@ TEST_F(QuantizeCalibrated, RefusesContradictionsInOneLine) {
   ExpectRefused(
       Flags({"--method=awq", "--rounding=nearest", text, "--damping=0.1"}),
       "--damping=0.1: has no effect here; it is an option of gptq");
+  ExpectRefused(Flags({"--method=signround", text, "--start_with_gptq=false",
+                       "--refinements=1"}),
+                "--refinements=1: has no effect here");
   ExpectRefused(Flags({"--method=gptq", text, "--iterations=3"}),
                 "--iterations=3");
   ExpectRefused(Flags({"--rounding=gptq", text}), "--rounding=gptq");

@@ -94,6 +94,9 @@ class Builder {
     parts_ = recipe.rounding() == Recipe::GPTQ        ? kGptq
              : recipe.rounding() == Recipe::SIGNROUND ? kSignRound
                                                       : kNearest;
+    if (parts_ == kSignRound && absl::GetFlag(FLAGS_start_with_gptq)) {
+      parts_ |= kGptq;
+    }
     if (recipe.transform() == Recipe::AWQ) parts_ |= kAwq;
     if (recipe.transform() == Recipe::TEQ) parts_ |= kTeq;
     return absl::OkStatus();
@@ -189,7 +192,7 @@ class Builder {
     Take(FLAGS_seed, ~0u, [&](uint64_t value) { text.set_seed(value); });
     if (text.ByteSizeLong() == 0) recipe.clear_calibration();
     Take(FLAGS_search, kNearest | kGptq, [&](bool value) {
-      if (recipe.rounding() == Recipe::GPTQ) {
+      if ((parts_ & kGptq) != 0) {
         recipe.mutable_gptq()->set_search(value);
       } else {
         recipe.mutable_round_to_nearest()->set_search(value);

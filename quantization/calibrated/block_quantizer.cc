@@ -14,6 +14,7 @@
 #include "quantization/calibrated/round_block.h"
 #include "quantization/calibrated/transform_block.h"
 #include "quantization/gptq/gram.h"
+#include "quantization/recipe/recipe.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "tensor/buffer.h"
 #include "tensor/view.h"

@@ -37,13 +37,6 @@ struct Streams {
   std::optional<HiddenStates> quantized;  // by the quantized model
 };
 
-// As the rounding itself, or for training to start with.
-inline bool RunsGptq(const Recipe& recipe) {
-  return recipe.rounding() == Recipe::GPTQ ||
-         (recipe.rounding() == Recipe::SIGNROUND &&
-          recipe.signround().start_with_gptq());
-}
-
 struct BlockWork {
   const DecoderConfig& config;
   const Recipe& recipe;  // complete

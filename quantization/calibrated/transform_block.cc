@@ -13,6 +13,7 @@
 #include "quantization/folding/folding.h"
 #include "quantization/gptq/damped_factor.h"
 #include "quantization/gptq/gram.h"
+#include "quantization/recipe/recipe.h"
 #include "quantization/rounding/round_matrix.h"
 #include "quantization/teq/teq.h"
 #include "quantization/tuning/trained_block.h"

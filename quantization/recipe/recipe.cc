@@ -100,12 +100,12 @@ Recipe Completed(Recipe recipe) {
   }
   if (recipe.transform() == Recipe::AWQ) FillFields(recipe.mutable_awq());
   if (recipe.transform() == Recipe::TEQ) FillFields(recipe.mutable_teq());
+  if (RunsGptq(recipe)) FillFields(recipe.mutable_gptq());
   switch (recipe.rounding()) {
     case Recipe::NEAREST:
       FillFields(recipe.mutable_round_to_nearest());
       break;
     case Recipe::GPTQ:
-      FillFields(recipe.mutable_gptq());
       break;
     case Recipe::SIGNROUND: {
       Recipe::SignRound* tuning = recipe.mutable_signround();
@@ -274,6 +274,12 @@ bool NeedsCalibration(const Recipe& recipe) {
   return recipe.transform() != Recipe::NONE ||
          recipe.rounding() != Recipe::NEAREST ||
          recipe.round_to_nearest().importance();
+}
+
+bool RunsGptq(const Recipe& recipe) {
+  return recipe.rounding() == Recipe::GPTQ ||
+         (recipe.rounding() == Recipe::SIGNROUND &&
+          recipe.signround().start_with_gptq());
 }
 
 }  // namespace nibble

@@ -56,6 +56,9 @@ std::string RecipeText(const Recipe& recipe);
 // Whether it reads token windows.
 bool NeedsCalibration(const Recipe& recipe);
 
+// Whether GPTQ runs: as the rounding itself, or for training to start with.
+bool RunsGptq(const Recipe& recipe);
+
 }  // namespace nibble
 
 #endif  // NIBBLE_QUANTIZATION_RECIPE_RECIPE_H_

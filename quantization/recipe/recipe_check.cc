@@ -13,6 +13,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
+#include "quantization/recipe/recipe.h"
 #include "quantization/recipe/recipe.pb.h"
 #include "re2/re2.h"
 #include "tensor/packed_layout.h"
@@ -127,18 +128,15 @@ void Checker::CheckUnused(const Recipe& recipe) {
   };
   refuse(recipe.has_round_to_nearest() && recipe.rounding() != Recipe::NEAREST,
          "round_to_nearest", "rounding: NEAREST");
-  refuse(recipe.has_gptq() && recipe.rounding() != Recipe::GPTQ, "gptq",
-         "rounding: GPTQ");
+  refuse(recipe.has_gptq() && !RunsGptq(recipe), "gptq",
+         "rounding: GPTQ, or SIGNROUND that starts with it");
   refuse(recipe.has_signround() && recipe.rounding() != Recipe::SIGNROUND,
          "signround", "rounding: SIGNROUND");
   refuse(recipe.has_awq() && recipe.transform() != Recipe::AWQ, "awq",
          "transform: AWQ");
   refuse(recipe.has_teq() && recipe.transform() != Recipe::TEQ, "teq",
          "transform: TEQ");
-  const bool reads_text = recipe.transform() != Recipe::NONE ||
-                          recipe.rounding() != Recipe::NEAREST ||
-                          recipe.round_to_nearest().importance();
-  refuse(recipe.has_calibration() && !reads_text, "calibration",
+  refuse(recipe.has_calibration() && !NeedsCalibration(recipe), "calibration",
          "a method that reads text: AWQ, TEQ, GPTQ, SIGNROUND or "
          "round_to_nearest { importance: true }");
 }
@@ -235,6 +233,12 @@ void Checker::CheckCombinations(const Recipe& recipe) {
   if (recipe.round_to_nearest().importance() &&
       !recipe.round_to_nearest().search()) {
     Refuse(nearest, "importance", "has no effect without search: true");
+  }
+  if (recipe.rounding() == Recipe::SIGNROUND && recipe.gptq().act_order() &&
+      !recipe.gptq().static_groups()) {
+    Refuse(Nested(scope, "gptq", recipe.gptq()), "act_order",
+           "contradicts rounding: SIGNROUND, which trains groups of "
+           "neighbours: it needs static_groups: true");
   }
   if (!recipe.awq().has_clip() || !recipe.awq().clip()) return;
   const Scope awq = Nested(scope, "awq", recipe.awq());

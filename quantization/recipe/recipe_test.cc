@@ -64,6 +64,16 @@ TEST(Recipe, TunesByOneOverTheIterationsUnlessTold) {
             0.25);
 }
 
+TEST(Recipe, HoldsTheSettingsOfGptqWhereTrainingStartsWithIt) {
+  const Recipe recipe =
+      Parse("rounding: SIGNROUND gptq { damping: 0.5 refinements: 0 }");
+  EXPECT_EQ(recipe.gptq().damping(), 0.5);
+  EXPECT_EQ(recipe.gptq().refinements(), 0);
+  EXPECT_TRUE(recipe.gptq().has_search());
+  EXPECT_FALSE(Parse("rounding: SIGNROUND signround { start_with_gptq: false }")
+                   .has_gptq());
+}
+
 TEST(Recipe, EightBitsAreSymmetricByDefault) {
   EXPECT_EQ(Parse("grid { bits: 8 }").grid().offset(), Recipe::SYMMETRIC);
 }
@@ -73,6 +83,8 @@ TEST(Recipe, TextIsReadBackAsTheSameRecipe) {
        {"rounding: NEAREST", "transform: AWQ",
         "transform: TEQ rounding: GPTQ gptq { damping: 0.1 act_order: true }",
         "rounding: SIGNROUND signround { iterations: 7 }",
+        "rounding: SIGNROUND signround { start_with_gptq: false }",
+        "rounding: SIGNROUND gptq { act_order: true static_groups: true }",
         "grid { group_size: -1 offset: MINIMUMS } head_bits: 8 "
         "layers { pattern: 'down\\\\.\"' bits: 8 } "
         "layers { pattern: '\\\\d' group_size: 32 }"}) {
@@ -146,6 +158,10 @@ TEST(Recipe, ErrorsNameFileLineAndField) {
   refused("signround {}", ":1: signround: ", "SIGNROUND");
   refused("transform: TEQ awq { clip: true }", ": awq: ", "transform: AWQ");
   refused("transform: AWQ teq {}", ": teq: ", "transform: TEQ");
+  refused("rounding: SIGNROUND signround { start_with_gptq: false }\ngptq {}",
+          ":2: gptq: ", "starts with it");
+  refused("rounding: SIGNROUND\ngptq { act_order: true }",
+          ":2: gptq.act_order: ", "static_groups");
   refused("calibration { samples: 4 }", ": calibration: ", "reads text");
   refused("round_to_nearest { importance: true }",
           ": round_to_nearest.importance: ", "search: true");
@@ -222,6 +238,14 @@ TEST(Recipes, ErrorsNameTheLine) {
               StatusIs(kInvalid, HasSubstr("list:1: ")));
   EXPECT_THAT(ParseRecipes("# none", "list", calibration),
               StatusIs(kInvalid, HasSubstr("no recipes")));
+}
+
+TEST(Recipe, RunsGptqAlsoBeforeTraining) {
+  EXPECT_FALSE(RunsGptq(Parse("transform: AWQ")));
+  EXPECT_TRUE(RunsGptq(Parse("transform: AWQ rounding: GPTQ")));
+  EXPECT_TRUE(RunsGptq(Parse("rounding: SIGNROUND")));
+  EXPECT_FALSE(RunsGptq(
+      Parse("rounding: SIGNROUND signround { start_with_gptq: false }")));
 }
 
 TEST(Recipe, NeedsCalibrationWhereAMethodReadsText) {
