@@ -46,28 +46,18 @@ double RecipePasses(const Recipe& recipe) {
     case Recipe::AWQ:
       // The inputs' second moments; then, unless GPTQ will round, a product
       // with them for each step.
-      passes += 1 + (recipe.rounding() == Recipe::NEAREST
-                         ? 0.06 * recipe.awq().scale_steps()
-                         : 0.2);
+      passes +=
+          1 + (RunsGptq(recipe) ? 0.2 : 0.06 * recipe.awq().scale_steps());
       break;
     case Recipe::TEQ:
       passes +=
           TuningPasses(recipe, recipe.teq().iterations(), recipe.teq().batch());
       break;
   }
-  switch (recipe.rounding()) {
-    case Recipe::NEAREST:
-      break;
-    case Recipe::GPTQ:
-      passes += GptqPasses(recipe.gptq());
-      break;
-    case Recipe::SIGNROUND:
-      if (recipe.signround().start_with_gptq()) {
-        passes += GptqPasses(recipe.gptq());
-      }
-      passes += TuningPasses(recipe, recipe.signround().iterations(),
-                             recipe.signround().batch());
-      break;
+  if (RunsGptq(recipe)) passes += GptqPasses(recipe.gptq());
+  if (recipe.rounding() == Recipe::SIGNROUND) {
+    passes += TuningPasses(recipe, recipe.signround().iterations(),
+                           recipe.signround().batch());
   }
   return passes;
 }

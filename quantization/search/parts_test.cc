@@ -116,6 +116,19 @@ TEST(RecipeCost, TakesADoublingOfTimeForAPercentOfBytes) {
   EXPECT_NEAR(RecipeCost(tuned), std::log2(1 + RecipePasses(tuned)), 1e-12);
 }
 
+TEST(RecipeCost, KnowsWhatAwqIsFollowedBy) {
+  const auto of_awq = [](const std::string& rounding) {
+    return RecipePasses(ParsedRecipe("transform: AWQ " + rounding)) -
+           RecipePasses(ParsedRecipe(rounding));
+  };
+  // Without GPTQ a candidate for the scales is a product of matrices.
+  const double before_gptq = of_awq("rounding: GPTQ");
+  EXPECT_NEAR(of_awq("rounding: SIGNROUND signround { start_with_gptq: true }"),
+              before_gptq, 1e-9);
+  EXPECT_GT(of_awq("rounding: SIGNROUND signround { start_with_gptq: false }"),
+            before_gptq + 0.5);
+}
+
 TEST(Tolerance, TheWorstMetricCounts) {
   const std::vector<Metric> base = {{"perplexity", 10, false},
                                     {"accuracy", 0.5, true}};
