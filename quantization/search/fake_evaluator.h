@@ -54,6 +54,7 @@ class FakeEvaluator : public Evaluator {
     QuantizedTrial model;
     model.kl_divergence = outcome.kl_divergence;
     model.damage = damage;
+    model.seconds = seconds;
     return model;
   }
 
@@ -70,6 +71,7 @@ class FakeEvaluator : public Evaluator {
   void Discard(size_t trial) override { EXPECT_EQ(kept.erase(trial), 1u); }
 
   std::vector<MatrixDamage> damage;
+  std::optional<double> seconds;
   std::vector<Recipe> recipes;  // of all trials
   std::map<size_t, Recipe> by_number;
   bool any_number = false;  // trials need not be numbered 0, 1, 2

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "quantization/recipe/recipe.h"
@@ -23,6 +24,7 @@ using ::nibble::testing::Lattice;
 using ::nibble::testing::ParsedRecipe;
 using ::nibble::testing::WithoutHead;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // ---- The head
 
@@ -135,6 +137,43 @@ TEST(Search, RaisesNothingBeyondItsTrials) {
   // The best of those that were tried.
   EXPECT_EQ(result.chosen, 2u);
   EXPECT_EQ(result.ended, "the trials are used up");
+}
+
+// 25 minutes for each trial.
+FakeEvaluator SlowEvaluator(double loses) {
+  FakeEvaluator evaluator(kPerplexity, [=](const Recipe&) {
+    Outcome outcome(10 * (1 + loses));
+    outcome.takes = absl::Minutes(25);
+    return outcome;
+  });
+  evaluator.damage = {{"layers.0.up.weight", 1, 64}};
+  return evaluator;
+}
+
+TEST(Search, RaisesNothingThatWouldNotEndInTime) {
+  FakeEvaluator evaluator = SlowEvaluator(0.1);
+  RecipeSearchOptions options = WithoutHead();
+  options.time = absl::Minutes(40);
+  options.now = [&] { return evaluator.clock; };
+  const std::vector<Recipe> recipes = {ParsedRecipe("rounding: GPTQ")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials.size(), 1u);
+  EXPECT_THAT(result.ended, HasSubstr("time left is too short"));
+}
+
+TEST(Search, TriesNoHeadThatWouldNotEndInTime) {
+  for (const int minutes : {40, 60}) {
+    FakeEvaluator evaluator = SlowEvaluator(0.001);
+    RecipeSearchOptions options;
+    options.time = absl::Minutes(minutes);
+    options.now = [&] { return evaluator.clock; };
+    const std::vector<Recipe> recipes = {ParsedRecipe("rounding: GPTQ")};
+    NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                                SearchRecipe(recipes, evaluator, options));
+    EXPECT_EQ(result.trials.size(), minutes == 40 ? 1u : 2u);
+    EXPECT_TRUE(result.within_tolerance);
+  }
 }
 
 TEST(Search, RaisesMatricesOfTheRecipeOfLeastLoss) {

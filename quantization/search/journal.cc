@@ -8,6 +8,8 @@
 #include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/text_format.h"
@@ -36,6 +38,7 @@ QuantizedTrial FromJournal(const SearchJournal::Trial& record) {
     trial.kl_divergence = record.kl_divergence();
   }
   if (record.has_agreement()) trial.agreement = record.agreement();
+  if (record.has_seconds()) trial.seconds = record.seconds();
   for (const SearchJournal::Damage& matrix : record.damage()) {
     trial.damage.push_back({matrix.name(), matrix.damage(), matrix.weights()});
   }
@@ -109,10 +112,12 @@ absl::StatusOr<QuantizedTrial> JournalEvaluator::Quantize(
     return FromJournal(*record);
   }
   begun_[trial].has_model = true;
+  const absl::Time start = absl::Now();
   absl::StatusOr<QuantizedTrial> result = inner_.Quantize(trial, recipe);
   if (!result.ok()) return result;
   SearchJournal::Trial* record = journal_.add_trials();
   record->set_recipe(RecipeText(recipe));
+  record->set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   ToJournal(*result, record);
   const absl::Status status = Write();
   if (!status.ok()) return status;

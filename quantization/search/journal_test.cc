@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "quantization/recipe/recipe.h"
@@ -19,6 +21,7 @@
 namespace nibble {
 namespace {
 
+using ::nibble::testing::IsOk;
 using ::nibble::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
@@ -93,6 +96,25 @@ TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
               expected.trials[i].model.damage[0].damage);
   }
   EXPECT_THAT(second.kept, ElementsAre(resumed.chosen));
+}
+
+TEST(Journal, RemembersWhatTrialsTook) {
+  const std::string path = JournalPath();
+  FakeEvaluator first({"perplexity", 10, false}, [](const Recipe&) {
+    absl::SleepFor(absl::Milliseconds(30));
+    return Outcome(10);
+  });
+  const std::vector<Recipe> recipes = {OneGrid()[0]};
+  JournalEvaluator first_journal(first, path, "model");
+  ASSERT_THAT(SearchRecipe(recipes, first_journal, Options()), IsOk());
+
+  FakeEvaluator second = MakeEvaluator(9);
+  JournalEvaluator second_journal(second, path, "model");
+  EXPECT_EQ(second_journal.Resume(), 1u);
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult resumed,
+                              SearchRecipe(recipes, second_journal, Options()));
+  EXPECT_GE(resumed.trials[0].quantize_seconds, 0.03);
+  EXPECT_THAT(second.recipes, IsEmpty());
 }
 
 TEST(Journal, QuantizesAModelAgainOnlyWhereItIsNeeded) {

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/algorithm/container.h"
 #include "absl/types/span.h"
 #include "quantization/recipe/recipe.h"
 #include "quantization/recipe/recipe.pb.h"
@@ -20,12 +21,29 @@ constexpr double kHopelessDivergence = 1.1;
 // most (docs/quantization.md).
 constexpr double kHopelessGrid = 50;
 
+// All but the method.
 bool SameGrid(const Recipe& a, const Recipe& b) {
-  return a.grid().SerializeAsString() == b.grid().SerializeAsString();
+  const auto grid = [](const Recipe& recipe) {
+    Recipe part;
+    *part.mutable_grid() = recipe.grid();
+    *part.mutable_layers() = recipe.layers();
+    part.set_head_bits(recipe.head_bits());
+    return part.SerializeAsString();
+  };
+  return grid(a) == grid(b);
 }
 
-// A method that a quicker one beat on some grid will not win on this one.
-bool LostOnAnotherGrid(const Recipe& recipe, absl::Span<const Trial> trials) {
+bool IsToBeTried(const std::string& method, const Recipe& grid,
+                 absl::Span<const Recipe> recipes) {
+  return absl::c_any_of(recipes, [&](const Recipe& recipe) {
+    return MethodName(recipe) == method && SameGrid(recipe, grid);
+  });
+}
+
+// A method that a quicker one beat on some grid will not win on this one, where
+// the quicker one is tried too.
+bool LostOnAnotherGrid(const Recipe& recipe, absl::Span<const Trial> trials,
+                       absl::Span<const Recipe> recipes) {
   const std::string method = MethodName(recipe);
   for (const Trial& lost : trials) {
     if (MethodName(lost.recipe) != method || !lost.model.kl_divergence) {
@@ -35,7 +53,8 @@ bool LostOnAnotherGrid(const Recipe& recipe, absl::Span<const Trial> trials) {
       if (MethodName(won.recipe) != method && won.model.kl_divergence &&
           SameGrid(won.recipe, lost.recipe) &&
           RecipePasses(won.recipe) <= RecipePasses(recipe) &&
-          *won.model.kl_divergence <= *lost.model.kl_divergence) {
+          *won.model.kl_divergence <= *lost.model.kl_divergence &&
+          IsToBeTried(MethodName(won.recipe), recipe, recipes)) {
         return true;
       }
     }
@@ -87,9 +106,9 @@ bool IsHopeless(const QuantizedTrial& model, absl::Span<const Trial> trials) {
   return false;
 }
 
-std::string ReasonToSpare(const Recipe& recipe,
-                          absl::Span<const Trial> trials) {
-  if (LostOnAnotherGrid(recipe, trials)) {
+std::string ReasonToSpare(const Recipe& recipe, absl::Span<const Trial> trials,
+                          absl::Span<const Recipe> recipes) {
+  if (LostOnAnotherGrid(recipe, trials, recipes)) {
     return "a method that takes no longer did better on another grid";
   }
   if (OnHopelessGrid(recipe, trials)) {

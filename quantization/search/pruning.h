@@ -13,16 +13,17 @@ namespace nibble {
 // Round to nearest without more, which takes seconds.
 bool IsPlainRounding(const Recipe& recipe);
 
-// What plain rounding does on the recipe's grid, by the screening; null where
-// no trial tells.
+// What plain rounding does on the recipe's grid, with its exceptions and its
+// head, by the screening; null where no trial tells.
 const QuantizedTrial* PlainlyRounded(const Recipe& recipe,
                                      absl::Span<const Trial> trials);
 
 // Whether a model diverges more than one that failed.
 bool IsHopeless(const QuantizedTrial& model, absl::Span<const Trial> trials);
 
-// Why a recipe is not worth a trial; empty where it is.
-std::string ReasonToSpare(const Recipe& recipe, absl::Span<const Trial> trials);
+// Why one of `recipes` is not worth a trial; empty where it is.
+std::string ReasonToSpare(const Recipe& recipe, absl::Span<const Trial> trials,
+                          absl::Span<const Recipe> recipes);
 
 }  // namespace nibble
 

@@ -80,6 +80,37 @@ TEST(Pruning, SkipsMethodsThatLostOnAnotherGrid) {
   EXPECT_THAT(result.skipped[1].reason, HasSubstr("another grid"));
 }
 
+TEST(Pruning, TriesAMethodThatLostWhereTheQuickerOneIsNotTried) {
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    return Outcome{11, MethodName(recipe) == "gptq" ? 0.1 : 0.2};
+  });
+  const std::vector<Recipe> recipes = {
+      ParsedRecipe("rounding: GPTQ"),
+      ParsedRecipe("transform: AWQ rounding: GPTQ"),
+      ParsedRecipe("transform: AWQ rounding: GPTQ grid { group_size: 32 }")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, WithoutHead()));
+  EXPECT_EQ(evaluator.recipes.size(), 3u);
+}
+
+TEST(Pruning, TellsRecipesApartByTheirExceptionsAndHeads) {
+  // Range search beats round to nearest; exceptions beat both.
+  FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
+    if (recipe.layers_size() > 0) return Outcome{10, 0.01};
+    return Outcome{11, MethodName(recipe) == "rtn" ? 0.10 : 0.08};
+  });
+  const std::vector<Recipe> recipes = {
+      ParsedRecipe("rounding: NEAREST"),
+      ParsedRecipe("round_to_nearest { search: true }"),
+      ParsedRecipe("head_bits: 8"),
+      ParsedRecipe("layers { pattern: \"down\" bits: 8 }")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, WithoutHead()));
+  EXPECT_EQ(evaluator.recipes.size(), 4u);
+  EXPECT_TRUE(result.within_tolerance);
+  EXPECT_EQ(result.trials[result.chosen].recipe.layers_size(), 1);
+}
+
 // Divergences as a checkpoint has them that was rounded once, to groups of 32
 // with minimums: round to nearest gives that grid back.
 FakeEvaluator OnceRounded(double elsewhere) {

@@ -84,7 +84,10 @@ class Search {
   // Whether trials and time are left; sets the reason for which it ended.
   bool BudgetLeft();
   // Why a recipe is not worth a trial; empty where it is.
-  std::string ReasonToSkip(const Recipe& recipe) const;
+  std::string ReasonToSkip(const Recipe& recipe,
+                           absl::Span<const Recipe> recipes) const;
+  // Says so where a trial would not end in time.
+  std::string TooLong(const Recipe& recipe) const;
   double PredictedSeconds(const Recipe& recipe) const;
 
   absl::Time Now() const { return options_.now ? options_.now() : absl::Now(); }
@@ -105,7 +108,7 @@ class Search {
   std::optional<size_t> kept_;
   // Bits of the first recipe within tolerance.
   std::optional<double> bits_of_first_;
-  // Of the last trial that had passes to make.
+  // The most that a trial took: blocks of others may have spared it work.
   double seconds_per_pass_ = 0;
 };
 
@@ -163,8 +166,13 @@ absl::Status Search::RunTrial(bool screening_only, Trial* trial) {
   trial->quantize_seconds = Seconds(start);
   if (!model.ok()) return model.status();
   trial->model = *std::move(model);
+  trial->quantize_seconds =
+      trial->model.seconds.value_or(trial->quantize_seconds);
   const double passes = RecipePasses(trial->recipe);
-  if (passes >= 1) seconds_per_pass_ = trial->quantize_seconds / passes;
+  if (passes >= 1) {
+    seconds_per_pass_ =
+        std::max(seconds_per_pass_, trial->quantize_seconds / passes);
+  }
   if (!screening_only && !IsHopeless(trial->model, result_.trials)) {
     return MeasureTrial(trial);
   }
@@ -222,18 +230,22 @@ double Search::PredictedSeconds(const Recipe& recipe) const {
   return RecipePasses(recipe) * seconds_per_pass_ + measure_seconds;
 }
 
-std::string Search::ReasonToSkip(const Recipe& recipe) const {
-  if (bits_of_first_.has_value() && BitsPerWeight(recipe) > *bits_of_first_) {
-    return "is larger than a recipe within tolerance";
-  }
-  std::string reason = ReasonToSpare(recipe, result_.trials);
-  if (!reason.empty()) return reason;
+std::string Search::TooLong(const Recipe& recipe) const {
   if (options_.time == absl::ZeroDuration()) return "";
   const double left = absl::ToDoubleSeconds(options_.time) - Seconds(start_);
   const double predicted = PredictedSeconds(recipe);
   if (predicted <= left) return "";
   return absl::StrFormat("takes about %.0f s of the %.0f s left", predicted,
                          left);
+}
+
+std::string Search::ReasonToSkip(const Recipe& recipe,
+                                 absl::Span<const Recipe> recipes) const {
+  if (bits_of_first_.has_value() && BitsPerWeight(recipe) > *bits_of_first_) {
+    return "is larger than a recipe within tolerance";
+  }
+  std::string reason = ReasonToSpare(recipe, result_.trials, recipes);
+  return reason.empty() ? TooLong(recipe) : reason;
 }
 
 // Seconds for each grid, before the first method that takes minutes or hours.
@@ -253,7 +265,7 @@ absl::Status Search::ScoutGrids(absl::Span<const Recipe> recipes) {
       static_cast<size_t>(options_.trials) - result_.trials.size();
   if (!compared || left < 2 * scouts.size()) return absl::OkStatus();
   for (const Recipe& recipe : scouts) {
-    if (!BudgetLeft()) break;
+    if (!BudgetLeft() || !TooLong(recipe).empty()) break;
     const absl::StatusOr<Verdict> verdict =
         Try(recipe, /*preferred=*/nullptr, /*screening_only=*/true);
     if (!verdict.ok()) return verdict.status();
@@ -278,7 +290,7 @@ absl::Status Search::TryRecipes(absl::Span<const Recipe> recipes) {
       if (!status.ok()) return status;
       if (!BudgetLeft()) break;
     }
-    std::string reason = ReasonToSkip(recipe);
+    std::string reason = ReasonToSkip(recipe, recipes);
     if (!reason.empty()) {
       result_.skipped.push_back({recipe, std::move(reason)});
       continue;
@@ -300,9 +312,9 @@ absl::Status Search::TryInt8Head() {
   const std::string ended = result_.ended;
   const bool budget_left = BudgetLeft();
   result_.ended = ended;
-  if (!budget_left) return absl::OkStatus();
   Recipe recipe = kept()->recipe;
   recipe.set_head_bits(8);
+  if (!budget_left || !TooLong(recipe).empty()) return absl::OkStatus();
   return Try(recipe, [](const Trial&, const Trial&) { return true; }).status();
 }
 
@@ -317,11 +329,15 @@ absl::Status Search::RaiseMatrices() {
   while (BudgetLeft()) {
     const std::optional<size_t> raised = count.Next();
     if (!raised.has_value()) break;
+    const Recipe recipe = Raised(
+        base, absl::MakeConstSpan(names).first(*raised), options_.raised_bits);
+    if (!TooLong(recipe).empty()) {
+      result_.ended = "the time left is too short for another trial";
+      break;
+    }
     const absl::StatusOr<Verdict> verdict =
-        Try(Raised(base, absl::MakeConstSpan(names).first(*raised),
-                   options_.raised_bits),
-            // Each that passes raises fewer than the one before.
-            [](const Trial&, const Trial&) { return true; });
+        // Each that passes raises fewer than the one before.
+        Try(recipe, [](const Trial&, const Trial&) { return true; });
     if (!verdict.ok()) return verdict.status();
     if (*verdict == Verdict::kPassed) result_.ended = kFound;
     count.Report(*verdict == Verdict::kPassed);

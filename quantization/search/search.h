@@ -61,6 +61,8 @@ struct QuantizedTrial {
   std::optional<double> kl_divergence;  // from the float model, per token
   std::optional<double> agreement;      // share of equal greedy tokens
   std::vector<MatrixDamage> damage;
+  // That it took in an earlier run; not set: as long as the call.
+  std::optional<double> seconds;
 };
 
 // Quantizes and measures. Trials are numbered from 0.
@@ -110,8 +112,9 @@ struct RecipeSearchOptions {
   ToleranceMode mode = ToleranceMode::kRelative;
   int trials = 100;  // at most, at least 1
   // 0: until the first success. Else no trial is begun that would end later,
-  // as far as earlier ones tell, and after a success the time left is spent on
-  // recipes of no more bits, of which that of least divergence is chosen.
+  // as far as earlier ones tell (the first begins in any case), and after a
+  // success the time left is spent on recipes of no more bits, of which that of
+  // least divergence is chosen.
   absl::Duration time = absl::ZeroDuration();
   // What matrices are raised to when no recipe is within tolerance: 8 (int8),
   // 16 (bf16), or 0: none is.

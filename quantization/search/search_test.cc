@@ -255,6 +255,23 @@ TEST(Search, BeginsNothingWhenTheTimeIsUp) {
   EXPECT_EQ(result.ended, "the time is used up");
 }
 
+TEST(Search, JudgesTimeByWhatAnEarlierRunTook) {
+  // As a journal answers: at once, with the seconds that it took.
+  FakeEvaluator evaluator(kPerplexity,
+                          [](const Recipe&) { return Outcome(11); });
+  evaluator.seconds = 3000;
+  RecipeSearchOptions options = WithoutHead();
+  options.time = absl::Hours(1);
+  options.now = [&] { return evaluator.clock; };
+  const std::vector<Recipe> recipes = {ParsedRecipe("rounding: GPTQ"),
+                                       ParsedRecipe("rounding: SIGNROUND")};
+  NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult result,
+                              SearchRecipe(recipes, evaluator, options));
+  EXPECT_EQ(result.trials[0].quantize_seconds, 3000);
+  ASSERT_EQ(result.skipped.size(), 1u);
+  EXPECT_THAT(result.skipped[0].reason, HasSubstr("s left"));
+}
+
 TEST(Search, SkipsWhatWouldNotEndInTime) {
   FakeEvaluator evaluator(kPerplexity, [](const Recipe& recipe) {
     Outcome outcome(11);
