@@ -81,7 +81,7 @@ absl::Status RoundBySign(BlockWork& work) {
   report.set_loss(result->best_loss);
   report.set_iterations(result->best_iteration);
   work.AddPhase("training", start,
-                work.TrainingMultiplies(recipe.iterations(), recipe.batch()));
+                work.TrainingMultiplies(result->iterations, recipe.batch()));
   return work.step(0);
 }
 

@@ -1,5 +1,6 @@
 #include "quantization/signround/signround.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -26,6 +27,11 @@
 
 namespace nibble {
 namespace {
+
+// From half of the iterations to their end, on which a quarter of the way lies,
+// losses were seen to fall by a third at most: with this many times that of the
+// best start, training ends there (docs/quantization.md).
+constexpr double kHopelessLoss = 2;
 
 absl::Status CheckOptions(const SignRoundOptions& options) {
   if (options.iterations < 0 || options.batch < 1) {
@@ -88,6 +94,13 @@ GemmPrecision PrecisionOf(const TrainedBlock& trained,
   return GemmPrecision::kBF16;
 }
 
+// REQUIRES: of the same spec and size, without input order.
+void Copy(const QuantizedMatrix& from, QuantizedMatrix& to) {
+  std::copy(from.codes.begin(), from.codes.end(), to.codes.begin());
+  std::copy(from.scales.begin(), from.scales.end(), to.scales.begin());
+  std::copy(from.offsets.begin(), from.offsets.end(), to.offsets.begin());
+}
+
 class Trainer {
  public:
   Trainer(const TrainedBlock& trained, const SignRoundOptions& options,
@@ -104,34 +117,44 @@ class Trainer {
     }
   }
 
-  // Puts the matrices where other methods have brought them.
-  void StartFrom(
+  // Judges what other methods have made, and brings the matrices there. False
+  // where their loss is no finite number.
+  bool StartFrom(
       const std::array<const QuantizedMatrix*, kLinearCount>& starts) {
     for (size_t i = 0; i < kLinearCount; ++i) {
       if (!matrices_[i] || starts[i] == nullptr) continue;
+      Array<float> memory(starts[i]->codes.size());
+      const MatrixView<float> values(memory.data(), starts[i]->outputs,
+                                     starts[i]->inputs);
+      Dequantize(*starts[i], values, pool_);
+      objective_.block().SetLinear(kAllLinears[i], values, pool_);
+    }
+    const bool better = JudgeBlock(0);
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      if (!matrices_[i] || starts[i] == nullptr) continue;
+      if (better) Copy(*starts[i], result_.matrices[i]);
       matrices_[i]->StartFrom(*starts[i], pool_);
       Apply(i, starts[i]->outputs, starts[i]->inputs);
     }
+    return std::isfinite(loss_);
   }
 
   // Judges what the matrices are now; false where that is no finite number.
   bool Judge(int64_t iteration) {
-    const double loss = objective_.FixedLoss(pool_);
-    if (!std::isfinite(loss)) return false;
-    if (!judged_) result_.start_loss = loss;
-    if (judged_ && !(loss < result_.best_loss)) return true;
-    judged_ = true;
-    result_.best_loss = loss;
-    result_.best_iteration = iteration;
+    if (!JudgeBlock(iteration)) return std::isfinite(loss_);
     for (size_t i = 0; i < kLinearCount; ++i) {
       if (matrices_[i]) matrices_[i]->Encode(result_.matrices[i], pool_);
     }
     return true;
   }
 
+  // Of what was judged last.
+  bool IsHopeless() const { return loss_ > kHopelessLoss * result_.best_loss; }
+
   // False where the loss is no finite number.
   bool Descend(absl::Span<const int64_t> windows,
                const TunedMatrix::Step& step) {
+    ++result_.iterations;
     const double loss = MeanOf(objective_.LossesAndGradients(windows, pool_));
     if (!std::isfinite(loss)) return false;
     for (size_t i = 0; i < kLinearCount; ++i) {
@@ -146,6 +169,19 @@ class Trainer {
   SignRoundResult TakeResult() { return std::move(result_); }
 
  private:
+  // Whether what the block is now is the best so far.
+  bool JudgeBlock(int64_t iteration) {
+    loss_ = objective_.FixedLoss(pool_);
+    if (!judged_) result_.start_loss = loss_;
+    if (!std::isfinite(loss_) || (judged_ && !(loss_ < result_.best_loss))) {
+      return false;
+    }
+    judged_ = true;
+    result_.best_loss = loss_;
+    result_.best_iteration = iteration;
+    return true;
+  }
+
   // Gives the block what matrix i is before there are gradients.
   void Apply(size_t i, int64_t rows, int64_t cols) {
     Array<float> memory(static_cast<size_t>(rows * cols));
@@ -157,6 +193,7 @@ class Trainer {
   ThreadPool& pool_;
   BlockObjective objective_;
   bool judged_ = false;
+  double loss_ = 0;  // that was judged last
   std::array<std::optional<TunedMatrix>, kLinearCount> matrices_;
   SignRoundResult result_;
 };
@@ -176,8 +213,7 @@ absl::StatusOr<SignRoundResult> TuneSignRound(const TrainedBlock& trained,
   }
   for (const QuantizedMatrix* start : options.starts) {
     if (start == nullptr) continue;
-    trainer.StartFrom(options.starts);
-    if (!trainer.Judge(0)) return trainer.TakeResult();
+    if (!trainer.StartFrom(options.starts)) return trainer.TakeResult();
     break;
   }
   const Schedule schedule(options);
@@ -187,7 +223,8 @@ absl::StatusOr<SignRoundResult> TuneSignRound(const TrainedBlock& trained,
       return absl::CancelledError("SignRound was cancelled");
     }
     if (!trainer.Descend(order.Next(), schedule.StepAt(i))) break;
-    if (IsCandidate(i + 1, options.iterations) && !trainer.Judge(i + 1)) break;
+    if (!IsCandidate(i + 1, options.iterations)) continue;
+    if (!trainer.Judge(i + 1) || trainer.IsHopeless()) break;
   }
   return trainer.TakeResult();
 }

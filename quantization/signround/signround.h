@@ -46,7 +46,9 @@ struct SignRoundOptions {
   // followed. The paper has 0, where every batch has a full vote;
   // docs/quantization.md has what that costs.
   double momentum = 0.9;
-  // Where training starts, by LinearId; null: rounded to nearest.
+  // Where training starts, by LinearId; null: rounded to nearest. They are
+  // candidates for the result, too. Shifts reach two steps from the weights,
+  // so training starts a little off one that goes further.
   std::array<const QuantizedMatrix*, kLinearCount> starts = {};
   // Of the products; kBF16 where it is not set, but kF32 for 8 bits, whose
   // steps bf16 does not resolve.
@@ -66,10 +68,14 @@ inline SignRoundOptions LightSignRound() {
 struct SignRoundResult {
   // Empty where no grid was given.
   std::array<QuantizedMatrix, kLinearCount> matrices;
-  // On the fixed windows: rounded to nearest, and as it is now (never more).
+  // On the fixed windows: rounded to nearest, and as it is now (never more, nor
+  // more than that of the starts).
   double start_loss = 0;
   double best_loss = 0;
   int64_t best_iteration = 0;  // steps taken before it; 0: a start
+  // Fewer than asked for where training went so far from the best start by half
+  // of them that it would not come back.
+  int64_t iterations = 0;
 };
 
 // InvalidArgument, saying what is wrong: an option out of range, sizes that do

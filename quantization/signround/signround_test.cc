@@ -1,5 +1,4 @@
-// SignRound on a small block: what it starts from, what it keeps, what it
-// refuses.
+// SignRound on a small block: what it keeps, what it refuses.
 #include "quantization/signround/signround.h"
 
 #include <algorithm>
@@ -22,6 +21,7 @@
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/rounding/round_matrix.h"
+#include "quantization/signround/signround_testing.h"
 #include "quantization/signround/tuned_matrix.h"
 #include "quantization/tuning/block_objective.h"
 #include "quantization/tuning/trained_block.h"
@@ -36,9 +36,13 @@ namespace nibble {
 namespace {
 
 using ::nibble::testing::Converted;
+using ::nibble::testing::Dequantized;
+using ::nibble::testing::ExpectSame;
 using ::nibble::testing::GridName;
 using ::nibble::testing::IsOk;
+using ::nibble::testing::Quick;
 using ::nibble::testing::RandomValues;
+using ::nibble::testing::SignRoundTest;
 using ::nibble::testing::StatusIs;
 using ::nibble::testing::TinyDecoderConfig;
 using ::nibble::testing::TinyTraining;
@@ -46,43 +50,6 @@ using ::testing::HasSubstr;
 
 constexpr GridSpec kZeros = {4, 32, CodeOffset::kZeros};
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-SignRoundOptions Quick(int64_t iterations) {
-  SignRoundOptions options;
-  options.iterations = iterations;
-  options.batch = 4;
-  options.precision = GemmPrecision::kF32;
-  return options;
-}
-
-void ExpectSame(const QuantizedMatrix& got, const QuantizedMatrix& want) {
-  const auto same = [](const auto& a, const auto& b) {
-    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
-  };
-  EXPECT_TRUE(same(got.codes, want.codes));
-  EXPECT_TRUE(same(got.scales, want.scales));
-  EXPECT_TRUE(same(got.offsets, want.offsets));
-}
-
-// The block with the matrices of a result.
-BlockWeights<float> Dequantized(const BlockWeights<float>& weights,
-                                const SignRoundResult& result,
-                                ThreadPool& pool) {
-  BlockWeights<float> rounded = Converted<float>(weights);
-  for (size_t i = 0; i < kLinearCount; ++i) {
-    if (result.matrices[i].outputs == 0) continue;
-    Dequantize(result.matrices[i], rounded.linears[i].view(), pool);
-  }
-  return rounded;
-}
-
-class SignRoundTest : public ::testing::Test {
- protected:
-  SignRoundTest() : tiny_(TinyDecoderConfig(), pool_) {}
-
-  ThreadPool pool_{2};
-  TinyTraining tiny_;
-};
 
 TEST_F(SignRoundTest, NoIterationsAreRoundToNearest) {
   for (const GridSpec& spec : testing::kTrainedGrids) {
@@ -101,16 +68,29 @@ TEST_F(SignRoundTest, NoIterationsAreRoundToNearest) {
 }
 
 TEST_F(SignRoundTest, StaysAtRoundToNearestWhereNoIterateIsBetter) {
-  // Weights on their grid: nothing is lost, so nothing can be won.
-  const auto start = TuneSignRound(tiny_.With(kZeros), Quick(0), pool_);
-  ASSERT_THAT(start, IsOk());
-  TinyTraining rounded(TinyDecoderConfig(), pool_);
-  rounded.weights = Dequantized(tiny_.weights, *start, pool_);
-  rounded.StoreTargets(pool_);
-  const auto result = TuneSignRound(rounded.With(kZeros), Quick(10), pool_);
+  // Rates at which every step takes codes to anywhere.
+  SignRoundOptions options = Quick(3);
+  options.learning_rate = 1.0;
+  const auto result = TuneSignRound(tiny_.With(kZeros), options, pool_);
+  const auto nearest = TuneSignRound(tiny_.With(kZeros), Quick(0), pool_);
   ASSERT_THAT(result, IsOk());
-  EXPECT_LE(result->best_loss, result->start_loss);
-  EXPECT_LT(result->start_loss, 1e-4);  // of the targets' bf16
+  ASSERT_THAT(nearest, IsOk());
+  EXPECT_EQ(result->best_iteration, 0);
+  EXPECT_EQ(result->best_loss, result->start_loss);
+  for (size_t i = 0; i < kLinearCount; ++i) {
+    ExpectSame(result->matrices[i], nearest->matrices[i]);
+  }
+}
+
+TEST_F(SignRoundTest, EndsWhereItWouldNotComeBack) {
+  SignRoundOptions options = Quick(40);
+  options.learning_rate = 1.0;
+  const auto far = TuneSignRound(tiny_.With(kZeros), options, pool_);
+  ASSERT_THAT(far, IsOk());
+  EXPECT_EQ(far->iterations, 20);
+  const auto near = TuneSignRound(tiny_.With(kZeros), Quick(40), pool_);
+  ASSERT_THAT(near, IsOk());
+  EXPECT_EQ(near->iterations, 40);
 }
 
 TEST_F(SignRoundTest, LossIsThatOfTheResultAndNeverAboveRoundToNearest) {
@@ -137,44 +117,6 @@ TEST_F(SignRoundTest, WinsOnInputsThatHangTogether) {
     EXPECT_LT(result->best_loss, 0.9 * result->start_loss);
     EXPECT_GT(result->best_iteration, 0);
   }
-}
-
-TEST_F(SignRoundTest, StartsFromAnotherMethodsResult) {
-  for (const GridSpec& spec : testing::kTrainedGrids) {
-    if (spec.bits == 8) continue;
-    SCOPED_TRACE(GridName(spec));
-    SignRoundOptions options = Quick(60);
-    options.learning_rate = 1.0 / 60;
-    const auto other = TuneSignRound(tiny_.With(spec), options, pool_);
-    ASSERT_THAT(other, IsOk());
-    options = Quick(0);
-    for (size_t i = 0; i < kLinearCount; ++i) {
-      options.starts[i] = &other->matrices[i];
-    }
-    const auto result = TuneSignRound(tiny_.With(spec), options, pool_);
-    ASSERT_THAT(result, IsOk());
-    EXPECT_EQ(result->start_loss, other->start_loss);
-    EXPECT_NEAR(result->best_loss, other->best_loss, 1e-6 * other->best_loss);
-    for (size_t i = 0; i < kLinearCount; ++i) {
-      ExpectSame(result->matrices[i], other->matrices[i]);
-    }
-  }
-}
-
-TEST_F(SignRoundTest, RoundToNearestStaysACandidateBesideAStart) {
-  // A start that is worse: every code 0.
-  std::vector<QuantizedMatrix> zeros;
-  SignRoundOptions options = Quick(0);
-  for (const BlockLinear<float>& linear : tiny_.weights.linears) {
-    zeros.emplace_back(kZeros, linear.outputs, linear.inputs);
-  }
-  for (size_t i = 0; i < kLinearCount; ++i) options.starts[i] = &zeros[i];
-  const auto result = TuneSignRound(tiny_.With(kZeros), options, pool_);
-  const auto plain = TuneSignRound(tiny_.With(kZeros), Quick(0), pool_);
-  ASSERT_THAT(result, IsOk());
-  ASSERT_THAT(plain, IsOk());
-  EXPECT_EQ(result->best_loss, plain->best_loss);
-  ExpectSame(result->matrices[0], plain->matrices[0]);
 }
 
 TEST_F(SignRoundTest, SameBitsOnAnyNumberOfThreads) {

@@ -33,7 +33,8 @@ class TunedMatrix {
               ThreadPool& pool);
 
   // Starts from what another method made of the weights: its grids, and shifts
-  // that just give its codes. From there ranges may also grow.
+  // that just give its codes, or come within two steps of the weights. From
+  // there ranges may also grow.
   // REQUIRES: `start` is of the same spec and size and has no input order.
   void StartFrom(const QuantizedMatrix& start, ThreadPool& pool);
 
