@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -62,12 +63,10 @@ struct Item {
 
 bool MayIgnore(absl::string_view name,
                const std::vector<std::string>& ignored) {
-  return std::any_of(ignored.begin(), ignored.end(),
-                     [name](absl::string_view pattern) {
-                       return absl::ConsumePrefix(&pattern, "*")
-                                  ? absl::EndsWith(name, pattern)
-                                  : name == pattern;
-                     });
+  return absl::c_any_of(ignored, [name](absl::string_view pattern) {
+    return absl::ConsumePrefix(&pattern, "*") ? absl::EndsWith(name, pattern)
+                                              : name == pattern;
+  });
 }
 
 class GptqExport {
