@@ -16,7 +16,8 @@
 // The bits of a result do not depend on the number of threads, nor on which of
 // these functions computed it. Sums are f32 in the order of MatMul
 // (kernels/matmul/matmul.h), whose bounds hold; each is added to c once.
-// Scratch memory, at most about 100 MiB, comes from the pool.
+// Scratch memory comes from the pool: at most about 100 MiB for k up to 64 Ki,
+// above in proportion to k, of which some rows are packed whole.
 #ifndef NIBBLE_KERNELS_GEMM_GEMM_H_
 #define NIBBLE_KERNELS_GEMM_GEMM_H_
 

@@ -27,7 +27,7 @@ struct Shape3 {
 };
 
 // Around the kernels' groups of 6, 12 and 16 rows, tiles of 16 outputs, units
-// of 20 groups, blocks of 256 k and pairs of bf16.
+// of 10 groups, blocks of 256 k and pairs of bf16.
 constexpr Shape3 kShapes[] = {{1, 1, 1},     {5, 17, 3},     {13, 16, 256},
                               {12, 33, 257}, {241, 65, 100}, {3, 150, 513},
                               {7, 129, 31},  {330, 70, 258}};

@@ -27,31 +27,8 @@ constexpr double kLeastFloor = 1e-6;
 // Rows of U that are f32 at a time: deep enough for the products' speed.
 constexpr int64_t kShiftRows = 256;
 
-// Means are over inputs that were active at all; others get the mean itself.
-struct Diagonal {
-  std::vector<double> values;  // [inputs], in the inputs' order
-  double mean = 0;
-  double most = 0;
-};
-
-Diagonal DiagonalOf(const Gram& gram) {
-  Diagonal diagonal;
-  int64_t active = 0;
-  for (const float value : gram.mean_squares()) {
-    diagonal.values.push_back(value);
-    diagonal.mean += value;
-    diagonal.most = std::max<double>(diagonal.most, value);
-    active += value > 0;
-  }
-  diagonal.mean = active > 0 ? diagonal.mean / static_cast<double>(active) : 1;
-  for (double& value : diagonal.values) {
-    if (!(value > 0)) value = diagonal.mean;
-  }
-  return diagonal;
-}
-
 // The damped H on and above the diagonal, in order.
-void Fill(const Gram& gram, const Diagonal& diagonal,
+void Fill(const Gram& gram, const MomentDiagonal& diagonal,
           absl::Span<const int32_t> order, double damping, double floor,
           MatrixView<double> h, ThreadPool& pool) {
   const MatrixView<const float> mean = gram.mean();
@@ -71,7 +48,7 @@ void Fill(const Gram& gram, const Diagonal& diagonal,
 std::optional<double> Factor(const Gram& gram, absl::Span<const int32_t> order,
                              double damping, MatrixView<double> h,
                              ThreadPool& pool) {
-  const Diagonal diagonal = DiagonalOf(gram);
+  const MomentDiagonal diagonal = DiagonalOf(gram);
   const auto works = [&](double add, double floor) {
     Fill(gram, diagonal, order, add, floor, h, pool);
     if (!UpperInverseFactor(h, pool)) return false;
@@ -166,6 +143,22 @@ std::vector<int32_t> OrderOf(const Gram& gram, bool act_order) {
 }
 
 }  // namespace
+
+MomentDiagonal DiagonalOf(const Gram& gram) {
+  MomentDiagonal diagonal;
+  int64_t active = 0;
+  for (const float value : gram.mean_squares()) {
+    diagonal.values.push_back(value);
+    diagonal.mean += value;
+    diagonal.most = std::max<double>(diagonal.most, value);
+    active += value > 0;
+  }
+  diagonal.mean = active > 0 ? diagonal.mean / static_cast<double>(active) : 1;
+  for (double& value : diagonal.values) {
+    if (!(value > 0)) value = diagonal.mean;
+  }
+  return diagonal;
+}
 
 std::optional<DampedFactor> FactorDamped(const Gram& gram,
                                          const FactorOptions& options,

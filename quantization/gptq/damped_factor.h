@@ -23,6 +23,16 @@ struct FactorOptions {
   MatrixView<const float> pull = {};
 };
 
+// H's diagonal before damping. What was never active takes the mean of what
+// was; where nothing was, 1.
+struct MomentDiagonal {
+  std::vector<double> values;  // [inputs], as they lie
+  double mean = 0;             // over the active inputs, or 1
+  double most = 0;             // 0 where no input was active
+};
+
+MomentDiagonal DiagonalOf(const Gram& gram);
+
 struct DampedFactor {
   // [inputs]: column c is input order[c]. Equal diagonals in the inputs' order.
   std::vector<int32_t> order;

@@ -131,8 +131,8 @@ void Refine(MatrixView<const float> weights, const Gram& gram,
             ThreadPool& pool, QuantizedMatrix& out) {
   std::vector<int32_t> order = factor.order;
   if (options.static_groups) std::iota(order.begin(), order.end(), 0);
-  RefineProblem problem =
-      MakeRefineProblem(weights, gram, order, factor.damping_used, pool);
+  RefineProblem problem = MakeRefineProblem(weights, options.spec, gram, order,
+                                            factor.damping_used, pool);
   problem.rounds = options.refinements;
   std::vector<std::optional<RefinePanel>> workers(
       static_cast<size_t>(pool.threads()));
@@ -140,7 +140,7 @@ void Refine(MatrixView<const float> weights, const Gram& gram,
   pool.ParallelForStealing(
       panels, /*grain=*/1, [&](int64_t begin, int64_t end, int thread) {
         std::optional<RefinePanel>& worker = workers[thread];
-        if (!worker.has_value()) worker.emplace(problem, options.spec);
+        if (!worker.has_value()) worker.emplace(problem);
         for (int64_t i = begin; i < end; ++i) {
           worker->Refine(i * kPanelRows, out);
         }
@@ -215,7 +215,8 @@ std::optional<GptqResult> Solved(MatrixView<const float> weights,
   result.damping_used = factor.damping_used;
   result.squared_errors = Solve(problem, pool, result.matrix);
   if (!std::isfinite(result.squared_errors)) return std::nullopt;
-  if (options.refinements > 0) {
+  // Where no input was ever active, no code costs anything.
+  if (options.refinements > 0 && DiagonalOf(gram).most > 0) {
     Refine(weights, gram, options, factor, pool, result.matrix);
   }
   return result;

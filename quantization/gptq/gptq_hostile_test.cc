@@ -31,6 +31,28 @@ constexpr float kDenormal = std::numeric_limits<float>::denorm_min();
 
 class GptqHostile : public ::testing::Test {
  protected:
+  // The losses are those of doubles, and rounding to nearest has no lower one.
+  void CheckLosses(const Matrix& w, const Gram& gram,
+                   const GptqOptions& options, const GptqResult& result) {
+    ASSERT_LE(w.rows, kLossRows);  // all rows are sampled
+    RoundOptions round;
+    round.spec = options.spec;
+    round.search = options.search;
+    round.importance = gram.mean_squares();
+    const std::vector<double> h = Damped(gram, 0.0);
+    const std::vector<float> became = Dequantized(result.matrix);
+    const std::vector<float> nearest =
+        Dequantized(RoundMatrix(w.view(), round, pool_));
+    const double loss = Trace(w, became, h);
+    const double loss_error = F32TraceError(w, became, h);
+    const double nearest_loss = Trace(w, nearest, h);
+    const double nearest_error = F32TraceError(w, nearest, h);
+    const double rows = static_cast<double>(w.rows);
+    EXPECT_NEAR(result.loss * rows, loss, loss_error);
+    EXPECT_NEAR(result.nearest_loss * rows, nearest_loss, nearest_error);
+    EXPECT_LE(loss, nearest_loss + loss_error + nearest_error);
+  }
+
   // Every combination of options on the matrix; all results must be finite and
   // not lose more than rounding to nearest.
   void CheckAll(const Matrix& w, const Matrix& x) {
@@ -50,8 +72,7 @@ class GptqHostile : public ::testing::Test {
         for (const float value : Dequantized(result->matrix)) {
           ASSERT_TRUE(std::isfinite(value));
         }
-        EXPECT_LE(result->loss, result->nearest_loss);
-        EXPECT_GE(result->loss, 0);
+        CheckLosses(w, gram, options, *result);
       }
     }
   }
@@ -81,8 +102,39 @@ TEST_F(GptqHostile, DeadInputsAreRoundedToNearestAndDisturbNothing) {
 }
 
 TEST_F(GptqHostile, AllInputsDead) {
+  Matrix vanishing = x_;
+  for (float& value : vanishing.values) value *= 1e-30f;
   std::fill(x_.values.begin(), x_.values.end(), 0.0f);
-  CheckAll(w_, x_);
+  for (const Matrix& x : {x_, vanishing}) {
+    CheckAll(w_, x);
+    const Gram gram = GramOf(x, pool_);
+    ASSERT_THAT(gram.mean_squares(), ::testing::Each(0.0f));
+    for (const GridSpec& spec : SomeSpecs()) {
+      for (const bool is_static : {false, true}) {
+        for (const int refinements : {0, 2}) {
+          GptqOptions options = OptionsOf(spec);
+          options.act_order = options.static_groups = is_static;
+          options.refinements = refinements;
+          ExpectSameBits(Quantize(w_, gram, options).matrix,
+                         NearestOf(w_, spec));
+        }
+      }
+    }
+  }
+}
+
+// Slopes and widths of a code, weights times second moments, underflow.
+TEST_F(GptqHostile, RefinementKeepsCodesWhereItsProductsUnderflow) {
+  for (float& value : x_.values) value *= 1e-20f;
+  for (float& value : w_.values) value *= 1e-10f;
+  const Gram gram = GramOf(x_, pool_);
+  ASSERT_THAT(gram.mean_squares(), ::testing::Each(::testing::Gt(0.0f)));
+  for (const GridSpec& spec : SomeSpecs()) {
+    GptqOptions options = OptionsOf(spec);
+    const GptqResult before = Quantize(w_, gram, options);
+    options.refinements = 2;
+    ExpectSameBits(Quantize(w_, gram, options).matrix, before.matrix);
+  }
 }
 
 TEST_F(GptqHostile, DuplicateAndConstantInputs) {
@@ -136,17 +188,18 @@ TEST_F(GptqHostile, FewerTokensThanInputs) {
 }
 
 TEST_F(GptqHostile, SingularMomentsWithoutDampingClimbTheLadder) {
-  for (int64_t t = 0; t < x_.rows; ++t) x_.at(t, 9) = x_.at(t, 8);
   GptqOptions options;
   options.spec = {4, 32, CodeOffset::kZeros};
   options.damping = 0;
-  // A power of two makes the elimination exact, so that the pivot is 0.
-  Matrix exact = {4, 72, std::vector<float>(4 * 72, 1.0f)};
+  // With ones the elimination is exact, and the second pivot 0.
+  const Matrix ones = {4, 72, std::vector<float>(4 * 72, 1.0f)};
+  const Gram gram = GramOf(ones, pool_);
   const absl::StatusOr<GptqResult> result =
-      QuantizeGptq(w_.view(), GramOf(exact, pool_), options, pool_);
+      QuantizeGptq(w_.view(), gram, options, pool_);
   ASSERT_THAT(result, IsOk());
   EXPECT_FALSE(result->fell_back_to_nearest);
   EXPECT_NEAR(result->damping_used, 0.01, 1e-12);
+  CheckLosses(w_, gram, options, *result);
   EXPECT_LT(result->loss, 0.1 * result->nearest_loss);
 }
 

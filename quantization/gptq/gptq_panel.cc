@@ -24,9 +24,11 @@ int64_t RoundUp(int64_t value, int64_t unit) {
 }
 
 // Whole groups where a block holds some, so that a group begins with a block.
-int64_t BlockColumns(const GptqOptions& options, int64_t group_inputs,
-                     bool is_static) {
-  const int64_t block = RoundUp(options.block, kStripColumns);
+// Blocks begin at multiples of kStripColumns in any case.
+int64_t BlockColumns(const GptqOptions& options, int64_t columns,
+                     int64_t group_inputs, bool is_static) {
+  const int64_t most = RoundUp(columns, group_inputs);
+  const int64_t block = RoundUp(std::min(options.block, most), kStripColumns);
   if (is_static || block < group_inputs) return block;
   return block / group_inputs * group_inputs;
 }
@@ -37,7 +39,7 @@ GptqPanel::GptqPanel(const GptqProblem& problem)
     : problem_(problem),
       columns_(problem.weights.cols),
       group_inputs_(problem.options->spec.group_inputs(columns_)),
-      block_(BlockColumns(*problem.options, group_inputs_,
+      block_(BlockColumns(*problem.options, columns_, group_inputs_,
                           problem.options->static_groups)),
       is_static_(problem.options->static_groups),
       weights_(
@@ -90,9 +92,9 @@ int64_t GptqPanel::GroupOf(int64_t column) const {
 void GptqPanel::RoundBlock(int64_t begin, int64_t end) {
   PanelUpdate update;
   update.factor = &problem_.factor->factor;
-  std::fill_n(loss_, kPanelRows, 0.0f);
   for (int64_t strip = begin; strip < end; strip += kStripColumns) {
     const int64_t strip_end = std::min(strip + kStripColumns, end);
+    std::fill_n(loss_, kPanelRows, 0.0f);
     for (int64_t c = strip; c < strip_end; ++c) {
       const int64_t group = GroupOf(c);
       if (!is_static_ && c == group * group_inputs_) {
@@ -112,8 +114,9 @@ void GptqPanel::RoundBlock(int64_t begin, int64_t end) {
     update.last = strip_end;
     update.errors = errors_.data() + (strip - begin) * kPanelRows;
     UpdateColumns(update, strip_end, end, weights_.data());
+    // By strips, which are the same whatever the blocks.
+    for (int64_t r = 0; r < rows_; ++r) squared_errors_ += loss_[r];
   }
-  for (int64_t r = 0; r < rows_; ++r) squared_errors_ += loss_[r];
 }
 
 void GptqPanel::FitStaticGroups() {

@@ -52,13 +52,13 @@ class GptqPanel {
 
   int64_t first_ = 0;
   int64_t rows_ = 0;
-  Array<float> weights_;              // [columns, kPanelRows], live
-  Array<float> errors_;               // [block, kPanelRows]
-  Array<uint8_t> codes_;              // [columns, kPanelRows]
-  std::vector<PanelGrid> grids_;      // [groups]
-  std::vector<GroupGrid> row_grids_;  // [groups, kPanelRows]
-  std::vector<float> group_weights_;  // [inputs of a group]
-  alignas(64) float loss_[kPanelRows] = {};
+  Array<float> weights_;                     // [columns, kPanelRows], live
+  Array<float> errors_;                      // [block, kPanelRows]
+  Array<uint8_t> codes_;                     // [columns, kPanelRows]
+  std::vector<PanelGrid> grids_;             // [groups]
+  std::vector<GroupGrid> row_grids_;         // [groups, kPanelRows]
+  std::vector<float> group_weights_;         // [inputs of a group]
+  alignas(64) float loss_[kPanelRows] = {};  // sums of e_c^2 over a strip
   double squared_errors_ = 0;
 };
 

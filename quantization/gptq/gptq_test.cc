@@ -228,10 +228,15 @@ TEST(Gptq, BlocksChangeNoBit) {
       options.refinements = mode == 5 ? 2 : 0;
       const GptqResult want = Quantize(w, gram, options);
       ASSERT_FALSE(want.fell_back_to_nearest);
-      for (const int64_t block : {1, 8, 40, 64, 100, 1000}) {
+      for (const int64_t block :
+           {int64_t{1}, int64_t{8}, int64_t{40}, int64_t{64}, int64_t{100},
+            int64_t{1000}, int64_t{1} << 40,
+            std::numeric_limits<int64_t>::max()}) {
         options.block = block;
         const GptqResult got = Quantize(w, gram, options);
         ExpectSameBits(got.matrix, want.matrix);
+        EXPECT_EQ(got.squared_errors, want.squared_errors);
+        EXPECT_EQ(got.loss, want.loss);
       }
     }
   }

@@ -160,6 +160,20 @@ double Trace(const Matrix& w, const std::vector<T>& became,
   return trace;
 }
 
+// How far Trace may be off where it is computed in f32, as GptqResult's losses
+// are: each term passes a rounding of either distance, of the product and of
+// every sum of a row's n.
+inline double F32TraceError(const Matrix& w, const std::vector<float>& became,
+                            std::vector<double> h) {
+  Matrix distances = w;
+  for (size_t i = 0; i < became.size(); ++i) {
+    distances.values[i] = std::abs(w.values[i] - became[i]);
+  }
+  for (double& value : h) value = std::abs(value);
+  const std::vector<float> zeros(became.size(), 0.0f);
+  return static_cast<double>(w.cols + 3) * 0x1p-24 * Trace(distances, zeros, h);
+}
+
 }  // namespace nibble
 
 #endif  // NIBBLE_QUANTIZATION_GPTQ_GPTQ_TESTING_H_

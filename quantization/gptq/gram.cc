@@ -45,6 +45,11 @@ Gram::Gram(int64_t inputs) : inputs_(inputs), mean_absolute_(inputs, 0.0) {
 }
 
 void Gram::Add(MatrixView<const float> x, ThreadPool& pool) {
+  CHECK(cross_.empty()) << "Add after AddPair";
+  AddProducts(x, pool);
+}
+
+void Gram::AddProducts(MatrixView<const float> x, ThreadPool& pool) {
   DCHECK_EQ(x.cols, inputs_);
   CHECK(mean_.empty()) << "Add after Finish";
   const GemmOptions add = {GemmPrecision::kF32, /*accumulate=*/true};
@@ -72,12 +77,11 @@ void Gram::Add(MatrixView<const float> x, ThreadPool& pool) {
 void Gram::AddPair(MatrixView<const float> x, MatrixView<const float> x_float,
                    ThreadPool& pool) {
   DCHECK(x.rows == x_float.rows && x.cols == x_float.cols);
-  const int64_t before = tokens_;
-  Add(x, pool);
   if (cross_.empty()) {
-    CHECK_EQ(before, 0) << "AddPair after Add";
+    CHECK_EQ(tokens_, 0) << "AddPair after Add";
     cross_ = Array<float>(static_cast<size_t>(inputs_ * inputs_), kZero);
   }
+  AddProducts(x, pool);
   Array<float> difference(
       static_cast<size_t>(std::min(kChunkTokens, x.rows) * inputs_));
   for (int64_t first = 0; first < x.rows; first += kChunkTokens) {

@@ -31,7 +31,8 @@ class Gram {
   int64_t inputs() const { return inputs_; }
   int64_t tokens() const { return tokens_; }
 
-  // REQUIRES, of this and the next: before Finish.
+  // REQUIRES, of this and the next: before Finish, and never both of them on
+  // one Gram.
   void Add(MatrixView<const float> x, ThreadPool& pool);
   // Also sums (x_float - x) x^T, what GPTAQ's correction needs, where x is what
   // the linear gets behind quantized blocks and x_float what it got in the
@@ -50,6 +51,8 @@ class Gram {
   bool is_finite() const { return is_finite_; }
 
  private:
+  void AddProducts(MatrixView<const float> x, ThreadPool& pool);
+
   // The part of the upper triangle in columns [first, first + width), rows from
   // 0 to first + width.
   struct Panel {

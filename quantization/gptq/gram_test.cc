@@ -86,6 +86,18 @@ TEST(Gram, CrossMomentIsOfTheDifferences) {
   }
 }
 
+// The cross moments would be of other tokens than the mean's.
+TEST(GramDeathTest, RefusesAddAndAddPairOnOneGram) {
+  ThreadPool pool(1);
+  const Matrix x = NormalMatrix(4, 5, 1.0f, 16);
+  Gram pairs(5);
+  pairs.AddPair(x.view(), x.view(), pool);
+  EXPECT_DEATH(pairs.Add(x.view(), pool), "Add after AddPair");
+  Gram single(5);
+  single.Add(x.view(), pool);
+  EXPECT_DEATH(single.AddPair(x.view(), x.view(), pool), "AddPair after Add");
+}
+
 TEST(ResidualMoment, IsTheMeanOfDifferencesTimesInputs) {
   ThreadPool pool(2);
   const Matrix wanted = NormalMatrix(40, 7, 1.0f, 13);

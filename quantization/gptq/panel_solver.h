@@ -75,7 +75,8 @@ void RoundColumn(const float* weights, const PanelGrid& grid, float diagonal,
 // Moves one column to the codes of least loss, all else fixed: by the slope
 // (half of the loss's derivative, downwards) and the curvature H_cc of the
 // loss. steps: code - zero, changed in place; moved: by how much the weights
-// grew.
+// grew. A code stays where floats cannot tell: the slope is NaN, or curvature
+// times scale is 0 (both so small that the product underflows).
 void DescendColumn(const float* slope, const PanelGrid& grid, float curvature,
                    float* steps, float* moved);
 

@@ -50,10 +50,13 @@ void Descend(const float* slope, const PanelGrid& grid, float curvature,
   for (int64_t r = 0; r < kPanelRows; r += hn::Lanes(f32)) {
     const V before = hn::Load(f32, steps + r);
     const V width = hn::Mul(by, hn::Load(f32, grid.divisor + r));
-    V after =
-        hn::Round(hn::Add(before, hn::Div(hn::Load(f32, slope + r), width)));
+    const V by_slope = hn::Div(hn::Load(f32, slope + r), width);
+    V after = hn::Round(hn::Add(before, by_slope));
     after = hn::Min(hn::Max(after, hn::Load(f32, grid.low + r)),
                     hn::Load(f32, grid.high + r));
+    const auto unknown =
+        hn::Or(hn::IsNaN(by_slope), hn::Eq(width, hn::Zero(f32)));
+    after = hn::IfThenElse(unknown, before, after);
     hn::Store(after, f32, steps + r);
     hn::Store(hn::Mul(hn::Sub(after, before), hn::Load(f32, grid.scale + r)),
               f32, moved + r);

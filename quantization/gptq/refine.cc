@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
+#include "quantization/gptq/damped_factor.h"
 #include "quantization/gptq/gram.h"
 #include "quantization/gptq/panel_grid.h"
 #include "quantization/gptq/panel_solver.h"
@@ -43,44 +45,60 @@ StripMatrix PackSquare(MatrixView<const float> matrix,
   return out;
 }
 
+std::vector<double> GroupSums(const StripMatrix& moments, const GridSpec& spec,
+                              ThreadPool& pool) {
+  const int64_t columns = moments.columns();
+  const int64_t size = spec.group_inputs(columns);
+  std::vector<double> sums(static_cast<size_t>(spec.groups(columns)));
+  pool.ParallelForStealing(
+      spec.groups(columns), /*grain=*/1, [&](int64_t first, int64_t last, int) {
+        for (int64_t group = first; group < last; ++group) {
+          const int64_t begin = group * size;
+          const int64_t end = std::min(columns, begin + size);
+          double sum = 0;
+          for (int64_t i = begin; i < end; ++i) {
+            for (int64_t j = begin; j < end; ++j) sum += moments.at(i, j);
+          }
+          sums[group] = sum;
+        }
+      });
+  return sums;
+}
+
 }  // namespace
 
 RefineProblem MakeRefineProblem(MatrixView<const float> weights,
-                                const Gram& gram,
+                                const GridSpec& spec, const Gram& gram,
                                 absl::Span<const int32_t> order, double damping,
                                 ThreadPool& pool) {
   RefineProblem problem;
   problem.weights = weights;
+  problem.spec = spec;
   problem.order.assign(order.begin(), order.end());
   problem.moments = PackSquare(gram.mean(), order, pool);
-  double mean = 0;
-  int64_t active = 0;
-  for (const float value : gram.mean_squares()) {
-    mean += value;
-    active += value > 0;
-  }
-  mean /= static_cast<double>(std::max<int64_t>(active, 1));
+  const MomentDiagonal diagonal = DiagonalOf(gram);
   for (int64_t c = 0; c < weights.cols; ++c) {
-    const float square = gram.mean_squares()[order[c]];
     const float value =
-        static_cast<float>((square > 0 ? square : mean) + damping * mean);
+        static_cast<float>(diagonal.values[order[c]] + damping * diagonal.mean);
     problem.moments.strip(
         c / kStripColumns)[c * kStripColumns + c % kStripColumns] = value;
     problem.curvature.push_back(value);
   }
+  if (spec.offset == CodeOffset::kMinimums) {
+    problem.group_sums = GroupSums(problem.moments, spec, pool);
+  }
   return problem;
 }
 
-RefinePanel::RefinePanel(const RefineProblem& problem, const GridSpec& spec)
+RefinePanel::RefinePanel(const RefineProblem& problem)
     : problem_(problem),
-      spec_(spec),
       columns_(problem.weights.cols),
-      group_inputs_(spec.group_inputs(columns_)),
+      group_inputs_(problem.spec.group_inputs(columns_)),
       slope_(static_cast<size_t>((columns_ + kStripColumns) * kPanelRows)),
       steps_(slope_.size()),
       moved_(slope_.size()),
       scratch_(slope_.size()),
-      grids_(spec.groups(columns_)),
+      grids_(problem.spec.groups(columns_)),
       row_grids_(grids_.size() * kPanelRows) {}
 
 int64_t RefinePanel::GroupEnd(int64_t group) const {
@@ -118,7 +136,7 @@ void RefinePanel::Load(const QuantizedMatrix& matrix) {
       const GroupGrid grid =
           r < rows_ ? matrix.grid(first_ + r, group) : GroupGrid();
       row_grids_[group * kPanelRows + r] = grid;
-      SetPanelRow(grid, spec_, r, grids_[group]);
+      SetPanelRow(grid, problem_.spec, r, grids_[group]);
     }
   }
   // The slope d H, by moves of decoded - w.
@@ -152,7 +170,7 @@ void RefinePanel::FitScales() {
 // The loss is quadratic in the change (ds, dm) of scale and minimum: less
 // 2 (ds a + dm b), plus ds^2 A + 2 ds dm B + dm^2 C.
 void RefinePanel::FitGroup(int64_t group) {
-  const bool minimums = spec_.offset == CodeOffset::kMinimums;
+  const bool minimums = problem_.spec.offset == CodeOffset::kMinimums;
   const int64_t begin = group * group_inputs_, end = GroupEnd(group);
   // scratch = steps H within the group.
   std::fill_n(scratch_.data() + begin * kPanelRows, (end - begin) * kPanelRows,
@@ -163,12 +181,7 @@ void RefinePanel::FitGroup(int64_t group) {
   for (int64_t c = begin; c < end; c += kBlock) {
     Apply(c, std::min(c + kBlock, end), begin, end, scratch_.data());
   }
-  double ones = 0;  // 1 H 1^T within the group
-  if (minimums) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = begin; j < end; ++j) ones += problem_.moments.at(i, j);
-    }
-  }
+  const double ones = minimums ? problem_.group_sums[group] : 0.0;
   float ds[kPanelRows], dm[kPanelRows];
   for (int64_t r = 0; r < kPanelRows; ++r) {
     double a = 0, b = 0, aa = 0, ab = 0;
@@ -205,7 +218,7 @@ void RefinePanel::FitGroup(int64_t group) {
     ds[r] = static_cast<float>(s);
     dm[r] = static_cast<float>(m);
     grid = fit;
-    SetPanelRow(fit, spec_, r, grids_[group]);
+    SetPanelRow(fit, problem_.spec, r, grids_[group]);
   }
   for (int64_t c = begin; c < end; ++c) {
     for (int64_t r = 0; r < kPanelRows; ++r) {

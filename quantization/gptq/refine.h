@@ -1,7 +1,8 @@
 // Refines codes and scales that are there already, towards the least loss on
 // the calibration inputs: coordinate descent.
 //
-//   RefineProblem problem = ...;
+//   const RefineProblem problem =
+//       MakeRefineProblem(weights, spec, gram, order, damping, pool);
 //   RefinePanel panel(problem);
 //   panel.Refine(/*first=*/0, matrix);        // rows 0 to kPanelRows - 1
 //
@@ -36,22 +37,25 @@ namespace nibble {
 // input order[c].
 struct RefineProblem {
   MatrixView<const float> weights;
+  GridSpec spec;
   std::vector<int32_t> order;    // [inputs]
   StripMatrix moments;           // damped H
   std::vector<float> curvature;  // [inputs], its diagonal
+  // [groups]: 1 H 1^T within the group; empty unless the grids have minimums.
+  std::vector<double> group_sums;
   int rounds = 1;
 };
 
 // damping: what the factor used. order: as above.
 RefineProblem MakeRefineProblem(MatrixView<const float> weights,
-                                const Gram& gram,
+                                const GridSpec& spec, const Gram& gram,
                                 absl::Span<const int32_t> order, double damping,
                                 ThreadPool& pool);
 
 // One thread's memory.
 class RefinePanel {
  public:
-  RefinePanel(const RefineProblem& problem, const GridSpec& spec);
+  explicit RefinePanel(const RefineProblem& problem);
 
   // Rows [first, first + kPanelRows) of the matrix, as far as there are.
   void Refine(int64_t first, QuantizedMatrix& matrix);
@@ -68,7 +72,6 @@ class RefinePanel {
   int64_t GroupEnd(int64_t group) const;
 
   const RefineProblem& problem_;
-  const GridSpec spec_;
   const int64_t columns_;
   const int64_t group_inputs_;
 

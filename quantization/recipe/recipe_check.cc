@@ -27,7 +27,8 @@ using Lines = google::protobuf::TextFormat::ParseInfoTree;
 constexpr double kMostSamples = 1 << 20;
 constexpr double kMostTokens = 1 << 20;
 constexpr double kMostIterations = 1e6;
-// A GPTQ block is a square of that many columns in f32: 64 MiB.
+// Of a GPTQ block: a thread keeps the errors of so many columns and 64 rows in
+// f32, 1 MiB.
 constexpr double kMostColumns = 4096;
 constexpr double kMostScaleSteps = 1000;
 

@@ -4,10 +4,12 @@
 #include <atomic>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "absl/log/check.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
@@ -23,18 +25,21 @@
 namespace nibble {
 namespace {
 
-// Whether round_to_nearest.h has the grid.
-bool HasLayout(const GridSpec& spec) {
-  return spec.bits == 8 ||
-         (spec.bits == 4 && spec.offset != CodeOffset::kMinimums);
+// The layout of the rounded weights, where round_to_nearest.h has the grid and
+// packed weights may have groups as large.
+std::optional<PackedLayout> PlainLayout(MatrixView<const float> weights,
+                                        const GridSpec& spec) {
+  if (spec.offset == CodeOffset::kMinimums) return std::nullopt;
+  const bool symmetric = spec.offset == CodeOffset::kSymmetric;
+  const absl::StatusOr<PackedLayout> layout = RoundedLayout(
+      {spec.bits, spec.group_size, symmetric}, weights.rows, weights.cols);
+  if (!layout.ok()) return std::nullopt;
+  return *layout;
 }
 
-void RoundPlain(MatrixView<const float> weights, const GridSpec& spec,
+void RoundPlain(MatrixView<const float> weights, PackedLayout layout,
                 ThreadPool& pool, QuantizedMatrix& out) {
-  const bool symmetric = spec.offset == CodeOffset::kSymmetric;
-  PackedLayout layout = RoundedLayout({spec.bits, spec.group_size, symmetric},
-                                      weights.rows, weights.cols)
-                            .value();
+  const bool symmetric = layout.symmetric;
   std::atomic<bool> wide{false};
   pool.ParallelFor(weights.rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
@@ -118,9 +123,12 @@ QuantizedMatrix RoundMatrix(MatrixView<const float> weights,
          static_cast<int64_t>(options.importance.size()) == weights.cols);
   DCHECK(options.clip.empty() || options.clip.size() == out.scales.size());
   DCHECK(options.clip.empty() || !options.search);
-  if (!options.search && options.clip.empty() && HasLayout(spec)) {
-    RoundPlain(weights, spec, pool, out);
-    return out;
+  if (!options.search && options.clip.empty()) {
+    const std::optional<PackedLayout> layout = PlainLayout(weights, spec);
+    if (layout.has_value()) {
+      RoundPlain(weights, *layout, pool, out);
+      return out;
+    }
   }
   pool.ParallelForStealing(
       weights.rows, /*grain=*/1, [&](int64_t begin, int64_t end, int) {

@@ -7,7 +7,8 @@
 //   QuantizedMatrix matrix = RoundMatrix(weights, options, pool);
 //
 // Without search and clip the result is that of round_to_nearest.h bit for
-// bit where it has the grid: 4 bits with zeros, 4 bits symmetric, 8 bits.
+// bit where it has the grid: 4 bits with zeros, 4 bits symmetric, 8 bits,
+// with groups that packed weights can have (RoundedLayout).
 #ifndef NIBBLE_QUANTIZATION_ROUNDING_ROUND_MATRIX_H_
 #define NIBBLE_QUANTIZATION_ROUNDING_ROUND_MATRIX_H_
 

@@ -231,6 +231,38 @@ TEST(RoundMatrix, FollowsTheGridWhereThereIsNoOtherDefinition) {
   }
 }
 
+// No packed layout holds such groups.
+TEST(RoundMatrix, RoundsRowsLongerThanAPackedGroup) {
+  RandomValues random(6);
+  ThreadPool pool(2);
+  const GridSpec specs[] = {{8, kWholeRow, CodeOffset::kSymmetric},
+                            {4, kWholeRow, CodeOffset::kSymmetric},
+                            {4, kWholeRow, CodeOffset::kZeros}};
+  for (const GridSpec& spec : specs) {
+    SCOPED_TRACE(NameOf(spec));
+    const int64_t inputs =
+        (spec.bits == 8 ? int64_t{1} << 16 : int64_t{1} << 20) + 1;
+    const std::vector<float> w = random.Normal(2 * inputs, 0.3f);
+    ASSERT_FALSE(RoundedLayout({spec.bits, kWholeRow,
+                                spec.offset == CodeOffset::kSymmetric},
+                               2, inputs)
+                     .ok());
+    RoundOptions options;
+    options.spec = spec;
+    const QuantizedMatrix got = RoundMatrix(ViewOf(w, 2), options, pool);
+    for (int64_t row = 0; row < 2; ++row) {
+      const absl::Span<const float> weights =
+          absl::MakeConstSpan(w).subspan(row * inputs, inputs);
+      const GroupGrid grid = FitGroup(weights, spec);
+      ASSERT_EQ(got.grid(row, 0).scale, grid.scale);
+      ASSERT_EQ(got.grid(row, 0).offset, grid.offset);
+      for (int64_t j = 0; j < inputs; ++j) {
+        ASSERT_EQ(got.row_codes(row)[j], EncodeWeight(weights[j], grid, spec));
+      }
+    }
+  }
+}
+
 TEST(RoundMatrix, IsTheSameOnAnyNumberOfThreads) {
   const std::vector<float> w = RandomValues(7).Normal(37 * 160, 0.1f);
   const std::vector<float> importance =
