@@ -21,6 +21,7 @@
 #include "models/checkpoint.h"
 #include "models/decoder.h"
 #include "models/decoder_weights.h"
+#include "quantization/calibrated/block_cache.h"
 #include "quantization/calibrated/calibrated_flow.h"
 #include "quantization/calibrated/report.pb.h"
 #include "quantization/calibration/windows.h"
@@ -44,6 +45,23 @@ namespace {
 
 // As many as the calibrated flow reads to measure damage.
 constexpr int32_t kDamageWindows = 8;
+
+// Blocks of trials that are given up stay for those to come (the screening's
+// models come again, raised ones share blocks) up to the size of as many models
+// as this.
+constexpr int64_t kCachedModels = 2;
+
+// Of the files in it.
+int64_t FolderBytes(const std::string& path) {
+  int64_t bytes = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) {
+    std::error_code error;
+    const auto size = entry.file_size(error);
+    if (!error) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
 
 // What cannot be removed takes room and no more.
 void RemoveFolder(const std::string& path) {
@@ -123,6 +141,8 @@ absl::StatusOr<std::unique_ptr<ModelEvaluator>> ModelEvaluator::Create(
       ResolveContext(EngineOptions(), checkpoint.config);
   if (!context.ok()) return context.status();
   set_options.context = *context;
+  // Of perplexity, where the model takes fewer tokens at once.
+  set_options.window = std::min(set_options.window, *context);
   absl::StatusOr<EvaluationSet> set =
       LoadEvaluationSet(tasks, **tokenizer, set_options);
   if (!set.ok()) return set.status();
@@ -202,6 +222,10 @@ std::string ModelEvaluator::TrialFolder(size_t trial) const {
   return absl::StrCat(options_.work_folder, "/trial-", trial);
 }
 
+std::string ModelEvaluator::CacheFolder() const {
+  return absl::StrCat(options_.work_folder, "/cache");
+}
+
 absl::StatusOr<QuantizedTrial> ModelEvaluator::Quantize(size_t trial,
                                                         const Recipe& recipe) {
   engine_.reset();
@@ -211,7 +235,7 @@ absl::StatusOr<QuantizedTrial> ModelEvaluator::Quantize(size_t trial,
   CalibratedOptions options;
   options.work_folder = TrialFolder(trial);
   options.resume = true;  // where it was interrupted
-  options.cache_folder = absl::StrCat(options_.work_folder, "/cache");
+  options.cache_folder = CacheFolder();
   options.program_version = options_.program_version;
   options.cancelled = options_.cancelled;
   options.measure_damage = true;
@@ -255,12 +279,13 @@ absl::Status ModelEvaluator::Screen(size_t trial, QuantizedTrial* result) {
   double kl = 0, agreed = 0;
   int64_t kl_tokens = 0, tokens = 0;
   for (const TaskResult& task : *results) {
-    kl += task.comparison->kl_divergence *
-          static_cast<double>(task.comparison->kl_tokens);
+    tokens += task.comparison->tokens;
     agreed += task.comparison->greedy_agreement *
               static_cast<double>(task.comparison->tokens);
+    if (task.comparison->kl_tokens == 0) continue;  // its mean is NaN
     kl_tokens += task.comparison->kl_tokens;
-    tokens += task.comparison->tokens;
+    kl += task.comparison->kl_divergence *
+          static_cast<double>(task.comparison->kl_tokens);
   }
   if (kl_tokens > 0) {
     result->kl_divergence = kl / static_cast<double>(kl_tokens);
@@ -282,7 +307,9 @@ void ModelEvaluator::Discard(size_t trial) {
   models_.erase(trial);
   // The blocks of a trial that was interrupted wait for it to go on.
   if (options_.cancelled != nullptr && options_.cancelled->load()) return;
+  const int64_t bytes = FolderBytes(TrialFolder(trial));
   RemoveFolder(TrialFolder(trial));
+  TrimBlockCache(CacheFolder(), kCachedModels * bytes);
 }
 
 const CalibratedResult& ModelEvaluator::Model(size_t trial) const {

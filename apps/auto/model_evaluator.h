@@ -97,6 +97,7 @@ class ModelEvaluator : public Evaluator {
   absl::Status Screen(size_t trial, QuantizedTrial* result);
   EvaluationOptions Evaluation(std::string what) const;
   std::string TrialFolder(size_t trial) const;
+  std::string CacheFolder() const;
 
   const Checkpoint& checkpoint_;
   const Calibrate calibrate_;

@@ -1,8 +1,14 @@
 #include "quantization/calibrated/block_cache.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <system_error>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "quantization/block/block_weights.h"
@@ -62,16 +68,41 @@ bool BlockCache::Take(const std::string& key, const std::string& path) const {
   return !error;
 }
 
-absl::Status BlockCache::Put(const std::string& key,
-                             const std::string& path) const {
-  if (folder_.empty()) return absl::OkStatus();
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  fs::remove(PathOf(key), error);
-  fs::create_hard_link(path, PathOf(key), error);
-  if (!error) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat(PathOf(key), ": cannot be made: ", error.message()));
+void BlockCache::Put(const std::string& key, const std::string& path) const {
+  if (folder_.empty()) return;
+  std::error_code ignored;
+  fs::create_directories(folder_, ignored);
+  fs::remove(PathOf(key), ignored);
+  fs::create_hard_link(path, PathOf(key), ignored);
+}
+
+void TrimBlockCache(const std::string& folder, int64_t most) {
+  struct Unused {
+    fs::file_time_type written;
+    fs::path path;
+    int64_t bytes = 0;
+  };
+  std::vector<Unused> files;
+  int64_t bytes = 0;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    std::error_code error;
+    Unused file;
+    file.path = entry.path();
+    file.written = fs::last_write_time(file.path, error);
+    if (error || fs::hard_link_count(file.path, error) != 1) continue;
+    file.bytes = static_cast<int64_t>(fs::file_size(file.path, error));
+    if (error) continue;
+    bytes += file.bytes;
+    files.push_back(std::move(file));
+  }
+  std::sort(files.begin(), files.end(), [](const Unused& a, const Unused& b) {
+    return std::tie(a.written, a.path) < std::tie(b.written, b.path);
+  });
+  for (const Unused& file : files) {
+    if (bytes <= most) return;
+    if (fs::remove(file.path, ignored)) bytes -= file.bytes;
+  }
 }
 
 }  // namespace nibble

@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <string>
 
-#include "absl/status/status.h"
 #include "quantization/calibrated/work_folder.h"
 #include "quantization/recipe/matrix_grids.h"
 #include "quantization/recipe/recipe.pb.h"
@@ -36,8 +35,8 @@ class BlockCache {
 
   // Whether the block was there, sound, and is now at `path`.
   bool Take(const std::string& key, const std::string& path) const;
-  // The file at `path` is kept under `key`.
-  absl::Status Put(const std::string& key, const std::string& path) const;
+  // The file at `path` is kept under `key`, where the file system has links.
+  void Put(const std::string& key, const std::string& path) const;
 
  private:
   std::string PathOf(const std::string& key) const;
@@ -48,6 +47,10 @@ class BlockCache {
   std::string common_;    // of all blocks
   std::string previous_;  // the key of the block before
 };
+
+// Removes the oldest files of a cache's folder that no work folder has, until
+// those take no more than `most` bytes. What cannot be removed stays.
+void TrimBlockCache(const std::string& folder, int64_t most);
 
 }  // namespace nibble
 

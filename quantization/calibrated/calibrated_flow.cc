@@ -89,7 +89,7 @@ class Flow {
       } else {
         status = AdvanceTo(layer);
         if (status.ok()) status = Finish(layer, work);
-        if (status.ok()) status = cache.Put(key, work.BlockPath(layer));
+        if (status.ok()) cache.Put(key, work.BlockPath(layer));
       }
       if (!status.ok()) return status;
     }
