@@ -89,6 +89,10 @@ absl::StatusOr<Request> RequestFromFlags() {
   } else if (weights != "auto") {
     return FlagError("against_weights", weights, "must be auto, f32 or bf16");
   }
+  if (weights != "auto" && absl::GetFlag(FLAGS_against).empty()) {
+    return FlagError("against_weights", weights,
+                     "has no effect without --against, the model it is about");
+  }
   const std::string output = absl::GetFlag(FLAGS_output);
   if (output != "text" && output != "json") {
     return FlagError("output", output, "must be text or json");

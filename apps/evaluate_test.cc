@@ -163,6 +163,7 @@ TEST(Evaluate, RefusesWhatItCannotDoInOneLine) {
       {{"--task=" + text, "--window=100000"}, "window"},
       {{"--task=" + text, "--output=xml"}, "--output=xml"},
       {{"--task=" + text, "--against_weights=int4"}, "--against_weights"},
+      {{"--task=" + text, "--against_weights=f32"}, "without --against"},
       {{"--task=" + text, "--against=no/such/model"}, "no/such/model"},
       {{"--task=" + text, "--against=" + tiny}, "vocabulary"},
       {{"--task=" + text, "--model=" + tiny}, "tokenizer"},

@@ -23,12 +23,13 @@ ABSL_FLAG(std::optional<uint64_t>, seed, std::nullopt,
           "which windows of the text, and the order of training; default 1");
 ABSL_FLAG(std::optional<std::string>, offset, std::nullopt,
           "what a group has beside its scale: symmetric (nothing), zeros, or "
-          "minimums (any number, as in GGUF's Q4_1)");
+          "minimums (any number, as in GGUF's Q4_1, which has no zeros)");
 ABSL_FLAG(std::optional<int>, head_bits, std::nullopt,
           "of the output head: 16 (bf16, the default) or 8; with --calibration "
           "or an option of a method");
 ABSL_FLAG(bool, search, false,
-          "rtn, gptq: search each group's range for the least error");
+          "rtn: search each group's range for the least error; gptq always "
+          "does, unless a recipe says search: false");
 ABSL_FLAG(bool, importance, false,
           "rtn: weigh errors of --search by the mean squared inputs");
 ABSL_FLAG(bool, act_order, false,
@@ -48,8 +49,8 @@ ABSL_FLAG(std::optional<int>, refinements, std::nullopt,
 ABSL_FLAG(std::optional<int>, scale_steps, std::nullopt,
           "awq: exponents tried for the scales; default 20");
 ABSL_FLAG(bool, clip, true,
-          "awq: clip the ranges of groups; default true where weights are "
-          "rounded to nearest");
+          "awq: clip the ranges of groups; has no effect unless weights are "
+          "rounded to nearest (--rounding=nearest) without --search");
 ABSL_FLAG(std::optional<int>, iterations, std::nullopt,
           "signround, teq: training steps of each block; default 200");
 ABSL_FLAG(std::optional<double>, learning_rate, std::nullopt,

@@ -99,7 +99,7 @@ absl::Status QuantizeMain(absl::Span<const std::string>) {
   const absl::StatusOr<AutoFlags> automatic = AutoFlagsFromFlags();
   if (!automatic.ok()) return automatic.status();
   absl::StatusOr<QuantizeRequest> request =
-      QuantizeRequestFromFlags(automatic->given);
+      QuantizeRequestFromFlags(*automatic);
   if (!request.ok()) return request.status();
   const absl::StatusOr<std::string> model = FloatModelPathFromFlag();
   if (!model.ok()) return model.status();

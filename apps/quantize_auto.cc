@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -49,10 +50,10 @@ LatticeOptions Lattice(const QuantizeRequest& request, const Recipe& base) {
   if (request.given.group_size) {
     options.group_sizes = {*request.given.group_size};
   }
-  const bool offset_given =
-      base.grid().has_offset() &&
-      (request.format != OutputFormat::kGguf || request.given.symmetric);
-  if (offset_given) options.offsets = {base.grid().offset()};
+  // The base has an offset of its own where none was given.
+  if (request.given.symmetric || request.given.offset) {
+    options.offsets = {base.grid().offset()};
+  }
   if (options.bits == 8) options.offsets = {Recipe::SYMMETRIC};
   return options;
 }
@@ -66,15 +67,25 @@ absl::StatusOr<std::vector<Recipe>> Candidates(const QuantizeRequest& request,
   return RecipeLattice(Lattice(request, base));
 }
 
+// What matrices are raised to when no recipe is within tolerance.
+int RaisedBits(OutputFormat format, const std::vector<Recipe>& recipes) {
+  if (format == OutputFormat::kGptq) return 0;
+  // Where some recipes are int8, the best is one of them.
+  const bool int8 = absl::c_any_of(
+      recipes, [](const Recipe& recipe) { return recipe.grid().bits() == 8; });
+  return int8 ? 16 : 8;
+}
+
 RecipeSearchOptions Options(const QuantizeRequest& request,
-                            const AutoFlags& flags) {
+                            const AutoFlags& flags,
+                            const std::vector<Recipe>& recipes) {
   RecipeSearchOptions options = flags.search;
   // The other formats hold the head as their readers expect it, and a GPTQ
   // folder has one width for all.
   options.try_int8_head = request.format == OutputFormat::kNib &&
                           !request.given.keep_float &&
                           !request.recipe->recipe.has_head_bits();
-  options.raised_bits = request.format == OutputFormat::kGptq ? 0 : 8;
+  options.raised_bits = RaisedBits(request.format, recipes);
   return options;
 }
 
@@ -102,7 +113,7 @@ std::string Identity(const QuantizeRequest& request, const AutoFlags& flags,
 
 std::string RecipeFile(const std::string& out) {
   absl::string_view stem = out;
-  for (const char* ending : {".nib", ".gguf", "/"}) {
+  for (const char* ending : {".nib", ".gguf"}) {
     absl::ConsumeSuffix(&stem, ending);
   }
   return absl::StrCat(stem, ".textproto");
@@ -127,6 +138,7 @@ class AutoRun {
         cancelled_(cancelled),
         pool_(pool),
         work_folder_(request.out + ".search"),
+        journal_(work_folder_ + "/journal.textproto"),
         bar_("searching", stderr) {}
 
   absl::StatusOr<AutoOutcome> Run(Recipe base) {
@@ -143,8 +155,12 @@ class AutoRun {
     AutoOutcome outcome;
     status = Search(*recipes, &outcome.search);
     bar_.Finish();
-    if (!status.ok()) return status;
-    status = Write(&outcome);
+    if (status.ok()) status = Write(&outcome);
+    if (absl::IsCancelled(status)) {
+      return absl::CancelledError(
+          absl::StrCat("interrupted; what is known of the recipes lies in ",
+                       work_folder_, ", and --resume goes on behind it"));
+    }
     if (!status.ok()) return status;
     evaluator_.reset();
     std::error_code ignored;
@@ -156,6 +172,12 @@ class AutoRun {
   // What would fail after hours fails here.
   absl::Status Prepare(const std::vector<Recipe>& recipes,
                        const Recipe::Calibration& calibration) {
+    if (!request_.resume && fs::exists(journal_)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          work_folder_,
+          ": holds the trials of a search that was interrupted; --resume goes "
+          "on behind them, or remove the folder"));
+    }
     for (const Recipe& recipe : recipes) {
       const absl::Status status =
           CheckCanWrite(checkpoint_, recipe, request_.format, request_.out);
@@ -194,13 +216,13 @@ class AutoRun {
   }
 
   absl::Status Search(const std::vector<Recipe>& recipes, SearchRun* run) {
-    JournalEvaluator journal(*evaluator_, work_folder_ + "/journal.textproto",
+    JournalEvaluator journal(*evaluator_, journal_,
                              Identity(request_, flags_, checkpoint_.path));
     if (request_.resume) {
       std::fprintf(stderr, "quantize: %zu trials of an earlier run\n",
                    journal.Resume());
     }
-    run->options = Options(request_, flags_);
+    run->options = Options(request_, flags_, recipes);
     size_t trials = 0;
     run->options.report = [this, &trials](const Trial& trial) {
       bar_.Finish();
@@ -225,6 +247,7 @@ class AutoRun {
         WriteKept(model.checkpoint, request_.out, request_.format, writing,
                   pool_, nullptr);
     if (!written.ok()) return written.status();
+    AddErrors(model.report, &*written);
     outcome->model = {*std::move(written), model.report, model.recipe};
     outcome->search.recipe = RecipeText(model.recipe);
     outcome->search.recipe_file = RecipeFile(request_.out);
@@ -237,6 +260,7 @@ class AutoRun {
   const std::atomic<bool>* const cancelled_;
   ThreadPool& pool_;
   const std::string work_folder_;
+  const std::string journal_;
   ProgressBar bar_;
   std::unique_ptr<ModelEvaluator> evaluator_;
 };

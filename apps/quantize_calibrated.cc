@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -18,14 +19,19 @@
 #include "apps/common/progress_bar.h"
 #include "apps/common/version.h"
 #include "kernels/machine_limits.h"
+#include "models/packed_names.h"
 #include "models/registry.h"
 #include "quantization/calibrated/calibrated_flow.h"
 #include "quantization/calibration/text.h"
 #include "quantization/export/gguf_export.h"
+#include "quantization/export/gguf_metadata.h"
 #include "quantization/export/gguf_plan.h"
 #include "quantization/export/gptq_export.h"
+#include "quantization/recipe/matrix_grids.h"
 #include "quantization/recipe/recipe.h"
 #include "runtime/load_tokenizer.h"
+#include "tensor/coded_matrix.h"
+#include "tensor/dtype.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nibble {
@@ -92,21 +98,43 @@ double PeakMultiplies(ThreadPool& pool) {
   return best;
 }
 
-// Matrices of a .nib file have the names of the report; those of other formats
-// have names of their own.
-void AddErrors(const CalibratedReport& report, QuantizationReport* written) {
-  std::map<std::string, double> errors;
-  for (const BlockReport& block : report.blocks()) {
-    for (const MatrixReport& matrix : block.matrices()) {
-      if (matrix.has_relative_error()) {
-        errors[matrix.name()] = matrix.relative_error();
-      }
+// The names of all matrices of layers, as in a .nib file.
+std::vector<std::string> MatrixNames(const DecoderConfig& config) {
+  std::vector<std::string> names;
+  for (const LayerTensors& layer : PackedTensorNames(config).layers) {
+    for (const LinearTensors* linear :
+         {&layer.qkv, &layer.attention, &layer.up, &layer.down}) {
+      names.push_back(linear->weight[0].tensor);
     }
   }
-  for (QuantizedTensor& tensor : written->tensors) {
-    const auto error = errors.find(tensor.name);
-    if (error != errors.end()) tensor.relative_error = error->second;
+  return names;
+}
+
+absl::Status CheckGguf(const Checkpoint& checkpoint, const Recipe& recipe,
+                       const MatrixGrids& grids) {
+  const absl::StatusOr<GgufPlan> plan = PlanGguf(checkpoint);
+  if (!plan.ok()) return plan.status();
+  // The type of the weights changes nothing of what has no place there.
+  const absl::Status described =
+      ExportedMetadata(checkpoint, plan->architecture, DType::kQ4_1).status();
+  if (!described.ok()) return described;
+  if (recipe.grid().group_size() != 32) {
+    return FlagError("format", "gguf",
+                     absl::StrCat("has groups of 32 weights; those of the "
+                                  "recipe are of ",
+                                  recipe.grid().group_size()));
   }
+  for (const std::string& name : MatrixNames(checkpoint.config)) {
+    const std::optional<MatrixGrid> grid = grids.Find(name);
+    if (!grid || grid->spec.offset != CodeOffset::kZeros) continue;
+    // Few zeros times their scale are f16 numbers, as Q4_1 wants them: most
+    // matrices would become Q8_0, of twice the size.
+    return FlagError("format", "gguf",
+                     absl::StrCat("has no zeros, which the recipe gives ", name,
+                                  "; its offset must be MINIMUMS (Q4_1) or "
+                                  "SYMMETRIC (Q4_0)"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -166,17 +194,16 @@ absl::Status CheckCanWrite(const Checkpoint& checkpoint, const Recipe& recipe,
                      ": is packed already; give the checkpoint it was made "
                      "from"));
   }
+  const absl::StatusOr<MatrixGrids> grids = MatrixGrids::Create(recipe);
+  if (!grids.ok()) return grids.status();
+  const absl::Status fits =
+      grids->CheckPatterns(MatrixNames(checkpoint.config));
+  if (!fits.ok()) return fits;
   switch (format) {
     case OutputFormat::kNib:
       return absl::OkStatus();
-    case OutputFormat::kGguf: {
-      const absl::Status plan = PlanGguf(checkpoint).status();
-      if (!plan.ok() || recipe.grid().group_size() == 32) return plan;
-      return FlagError("format", "gguf",
-                       absl::StrCat("has groups of 32 weights; those of the "
-                                    "recipe are of ",
-                                    recipe.grid().group_size()));
-    }
+    case OutputFormat::kGguf:
+      return CheckGguf(checkpoint, recipe, *grids);
     case OutputFormat::kGptq:
       break;
   }
@@ -199,6 +226,21 @@ absl::Status CheckCanWrite(const Checkpoint& checkpoint, const Recipe& recipe,
     return FlagError("out", out, "is there already");
   }
   return absl::OkStatus();
+}
+
+void AddErrors(const CalibratedReport& report, QuantizationReport* written) {
+  std::map<std::string, double> errors;
+  for (const BlockReport& block : report.blocks()) {
+    for (const MatrixReport& matrix : block.matrices()) {
+      if (matrix.has_relative_error()) {
+        errors[matrix.name()] = matrix.relative_error();
+      }
+    }
+  }
+  for (QuantizedTensor& tensor : written->tensors) {
+    const auto error = errors.find(tensor.name);
+    if (error != errors.end()) tensor.relative_error = error->second;
+  }
 }
 
 absl::StatusOr<QuantizationReport> WriteKept(

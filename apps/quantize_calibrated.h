@@ -31,7 +31,8 @@ absl::StatusOr<CalibrationWindows> LoadCalibration(
     const Checkpoint& checkpoint, const std::string& path,
     const Recipe::Calibration& settings);
 
-// What `format` cannot hold, found before hours of work.
+// A recipe that does not fit the model, and what `format` cannot hold, found
+// before hours of work. REQUIRES: `recipe` is complete.
 absl::Status CheckCanWrite(const Checkpoint& checkpoint, const Recipe& recipe,
                            OutputFormat format, const std::string& out);
 
@@ -41,6 +42,10 @@ absl::StatusOr<QuantizationReport> WriteKept(
     const Checkpoint& checkpoint, const std::string& out, OutputFormat format,
     const QuantizationOptions& options, ThreadPool& pool,
     const QuantizationProgress& progress);
+
+// Matrices of a .nib file take over the errors of the report, which has their
+// names; those of other formats have names of their own.
+void AddErrors(const CalibratedReport& report, QuantizationReport* written);
 
 struct CalibratedOutcome {
   QuantizationReport written;

@@ -153,6 +153,30 @@ TEST_F(QuantizeCalibrated, SaysWhereTheTextIsShort) {
   EXPECT_THAT(result.error, AllOf(HasSubstr(text_), HasSubstr("100000")));
 }
 
+TEST_F(QuantizeCalibrated, LeavesATextThatTheRecipeDoesNotReadUnread) {
+  const std::string recipe =
+      Write("r.textproto", "round_to_nearest { search: true }");
+  const ProgramResult result =
+      RunProgram("quantize", {"--model=" + RunfilePath("apps/bundled_model"),
+                              "--out=" + out_, "--recipe=" + recipe,
+                              "--calibration=" + text_});
+  EXPECT_EQ(result.exit_status, 0) << result.error;
+  EXPECT_EQ(result.error, "");
+}
+
+TEST_F(QuantizeCalibrated, KeepsTheHeadByAnyPatternThatMatchesIt) {
+  for (const char* pattern : {"head", "head.weight", "^he", ""}) {
+    const ProgramResult result = RunProgram(
+        "quantize", Flags({"--search", absl::StrCat("--keep_float=", pattern),
+                           "--output=json"}));
+    ASSERT_EQ(result.exit_status, 0) << result.error;
+    const Json json = Json::parse(result.output, nullptr, false);
+    EXPECT_EQ(json["tensors"].front()["format"], "int4") << pattern;
+    EXPECT_EQ(json["tensors"].back()["format"], *pattern ? "bf16" : "int8")
+        << pattern;
+  }
+}
+
 TEST_F(QuantizeCalibrated, RefusesContradictionsInOneLine) {
   const std::string recipe = Write("r.textproto", "rounding: GPTQ");
   const std::string text = "--calibration=" + text_;
@@ -179,6 +203,12 @@ TEST_F(QuantizeCalibrated, RefusesContradictionsInOneLine) {
   ExpectRefused(Flags({"--offset=sideways"}), "--offset=sideways");
   ExpectRefused(Flags({"--offset=zeros", "--symmetric=true"}), "--offset");
   ExpectRefused(Flags({"--head_bits=4"}), "head_bits");
+  ExpectRefused(Flags({"--keep_float=^head", "--head_bits=8"}),
+                "--head_bits=8: contradicts --keep_float=^head");
+  ExpectRefused(Flags({"--keep_float=", "--head_bits=16"}),
+                "--head_bits=16: contradicts --keep_float=,");
+  ExpectRefused(Flags({"--search", "--keep_float=none"}),
+                "'none' matches no matrix");
   ExpectRefused(Flags({"--method=signround", text, "--preset=fast"}),
                 "--preset=fast");
   ExpectRefused(Flags({"--method=gptq", text, "--damping=-1"}), "damping");
@@ -235,6 +265,39 @@ TEST_F(QuantizeCalibrated, GoesOnWhereItWasInterruptedOrKilled) {
     EXPECT_TRUE(ReadAll(out_) == whole);
     EXPECT_THAT(Files(), ElementsAre("model.nib"));
   }
+}
+
+TEST_F(QuantizeCalibrated, WritesAFolderWhoseNameEndsInASlash) {
+  const ProgramResult result = RunProgram(
+      "quantize",
+      Calibrated({"--method=gptq", "--refinements=0", "--format=gptq",
+                  "--out=" + folder_ + "/out/f//"}));
+  EXPECT_EQ(result.exit_status, 0) << result.error;
+  EXPECT_THAT(Files(), ElementsAre("f"));
+  EXPECT_TRUE(fs::exists(folder_ + "/out/f/model.safetensors"));
+}
+
+TEST_F(QuantizeCalibrated, RefusesZerosInAGgufFileBeforeTheWork) {
+  const std::string out = "--out=" + folder_ + "/out/model.gguf";
+  const auto expect = [&](const std::string& recipe, const std::string& name) {
+    ExpectRefused({"--model=" + RunfilePath("apps/bundled_model"), out,
+                   "--format=gguf", "--recipe=" + Write("r.textproto", recipe)},
+                  "has no zeros, which the recipe gives " + name);
+  };
+  expect("grid { group_size: 32 }", "layers.0.qkv.weight");
+  expect(
+      "grid { group_size: 32 offset: MINIMUMS } "
+      "layers { pattern: 'layers.3.down' offset: ZEROS }",
+      "layers.3.down.weight");
+  ExpectRefused(Flags({out, "--format=gguf", "--offset=zeros"}),
+                "--offset=zeros: contradicts --format=gguf");
+  // Zeros that no matrix has.
+  const std::string recipe = Write(
+      "r.textproto", "grid { group_size: 32 } layers { pattern: '.' bits: 8 }");
+  const ProgramResult result =
+      RunProgram("quantize", {"--model=" + RunfilePath("apps/bundled_model"),
+                              out, "--format=gguf", "--recipe=" + recipe});
+  EXPECT_EQ(result.exit_status, 0) << result.error;
 }
 
 TEST_F(QuantizeCalibrated, WritesOtherFormatsAndRefusesWhatTheyCannotHold) {

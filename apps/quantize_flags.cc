@@ -14,11 +14,31 @@
 #include "absl/strings/string_view.h"
 #include "apps/common/app.h"
 #include "apps/common/version.h"
+#include "apps/method_flags.h"
 #include "apps/quantize_recipe.h"
 #include "kernels/cpu.h"
 #include "quantization/flow.h"
 #include "quantization/round_to_nearest.h"
 #include "tensor/packed_layout.h"
+
+namespace nibble {
+
+// Text that may be given empty, which std::optional<std::string> takes for not
+// given.
+struct GivenText {
+  std::optional<std::string> text;
+};
+
+bool AbslParseFlag(absl::string_view text, GivenText* given, std::string*) {
+  given->text = std::string(text);
+  return true;
+}
+
+std::string AbslUnparseFlag(const GivenText& given) {
+  return given.text.value_or("");
+}
+
+}  // namespace nibble
 
 ABSL_FLAG(std::string, out, "",
           "what to write: a .nib file, a .gguf file, or a folder that is not "
@@ -35,7 +55,7 @@ ABSL_FLAG(std::string, group_size, "",
           "-1) for one scale per row; default 128, and 32 with --format=gguf");
 ABSL_FLAG(std::optional<bool>, symmetric, std::nullopt,
           "no zero points; default false with 4 bits, and always true with 8");
-ABSL_FLAG(std::optional<std::string>, keep_float, std::nullopt,
+ABSL_FLAG(nibble::GivenText, keep_float, {},
           "matrices whose name this regular expression matches stay bf16; "
           "default ^head, empty: none. Names: layers.N.qkv.weight, "
           "layers.N.attention.weight, "
@@ -104,7 +124,9 @@ absl::StatusOr<GivenGrid> ReadGiven(OutputFormat format) {
   if (!known.ok()) return known;
   given.bits = absl::GetFlag(FLAGS_bits);
   given.symmetric = absl::GetFlag(FLAGS_symmetric);
-  given.keep_float = absl::GetFlag(FLAGS_keep_float);
+  given.offset = absl::GetFlag(FLAGS_offset);
+  given.keep_float = absl::GetFlag(FLAGS_keep_float).text;
+  given.head_bits = absl::GetFlag(FLAGS_head_bits);
   given.gguf = format == OutputFormat::kGguf;
   if (absl::GetFlag(FLAGS_group_size).empty()) return given;
   const absl::StatusOr<int64_t> size = ReadGroupSize(format);
@@ -138,7 +160,8 @@ absl::Status CheckNothingIsRounded() {
   const std::optional<int> bits = absl::GetFlag(FLAGS_bits);
   const std::optional<bool> symmetric = absl::GetFlag(FLAGS_symmetric);
   const std::string group_size = absl::GetFlag(FLAGS_group_size);
-  const std::optional<std::string> keep_float = absl::GetFlag(FLAGS_keep_float);
+  const std::optional<std::string> keep_float =
+      absl::GetFlag(FLAGS_keep_float).text;
   constexpr absl::string_view kProblem =
       "contradicts --method=keep, which takes the weights as they are stored";
   if (bits) return FlagError("bits", absl::StrCat(*bits), kProblem);
@@ -151,14 +174,18 @@ absl::Status CheckNothingIsRounded() {
 }
 
 // How weights are rounded: by a recipe, or as quantization/flow.h does it.
-absl::Status ReadMethod(bool search, QuantizeRequest* request) {
+absl::Status ReadMethod(const AutoFlags& automatic, QuantizeRequest* request) {
   absl::StatusOr<GivenGrid> given = ReadGiven(request->format);
   if (!given.ok()) return given.status();
   request->given = *std::move(given);
   request->resume = absl::GetFlag(FLAGS_resume);
-  if (search) {
+  if (automatic.given) {
     absl::StatusOr<RecipeRequest> base = SearchBaseFromFlags(request->given);
     if (!base.ok()) return base.status();
+    if (!automatic.search_space.empty()) {
+      const absl::Status alone = CheckSearchSpaceAlone(request->given);
+      if (!alone.ok()) return alone;
+    }
     request->recipe = *std::move(base);
     request->options.keep_codes = true;  // those of the recipe found
     return absl::OkStatus();
@@ -210,6 +237,10 @@ absl::Status ReadFiles(QuantizeRequest* request) {
     return absl::InvalidArgumentError("--out=FILE.nib is needed");
   }
   const bool folder = request->format == OutputFormat::kGptq;
+  // What is put beside the output has names that begin with it.
+  while (folder && request->out.size() > 1 && request->out.back() == '/') {
+    request->out.pop_back();
+  }
   const absl::string_view ending =
       request->format == OutputFormat::kGguf ? ".gguf" : ".nib";
   if (!folder && !absl::EndsWith(request->out, ending)) {
@@ -226,12 +257,13 @@ absl::Status ReadFiles(QuantizeRequest* request) {
 
 }  // namespace
 
-absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(bool search) {
+absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(
+    const AutoFlags& automatic) {
   const absl::StatusOr<OutputFormat> format = ReadFormat();
   if (!format.ok()) return format.status();
   QuantizeRequest request;
   request.format = *format;
-  absl::Status status = ReadMethod(search, &request);
+  absl::Status status = ReadMethod(automatic, &request);
   if (!status.ok()) return status;
   request.options.program_version = kProgramVersion;
   const absl::StatusOr<int> threads = ReadThreads();

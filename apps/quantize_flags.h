@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "apps/auto/auto_flags.h"
 #include "apps/quantize_recipe.h"
 #include "quantization/flow.h"
 
@@ -21,16 +22,16 @@ struct QuantizeRequest {
   // Set: the weights are quantized by quantization/calibrated first.
   std::optional<RecipeRequest> recipe;
   bool resume = false;
-  std::string out;
+  std::string out;     // a folder's without slashes behind it
   std::string report;  // a file for the JSON report; empty: none
   bool json = false;
   int threads = 1;
 };
 
-// With `search` (--auto), `recipe` is what a search begins with
-// (SearchBaseFromFlags). Errors name the flag: values that mean nothing or
-// contradict each other.
-absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(bool search);
+// With --auto, `recipe` is what a search begins with (SearchBaseFromFlags).
+// Errors name the flag: values that mean nothing or contradict each other.
+absl::StatusOr<QuantizeRequest> QuantizeRequestFromFlags(
+    const AutoFlags& automatic);
 
 }  // namespace nibble
 

@@ -9,8 +9,9 @@
 #include "absl/strings/string_view.h"
 #include "apps/common/app.h"
 #include "apps/method_flags.h"
+#include "apps/quantize_keep_float.h"
+#include "quantization/flow.h"
 #include "quantization/recipe/recipe.h"
-#include "re2/re2.h"
 
 namespace nibble {
 namespace {
@@ -113,48 +114,62 @@ class Builder {
     if (given_.gguf && !given_.symmetric.value_or(false) && grid.bits() < 8) {
       grid.set_offset(Recipe::MINIMUMS);
     }
-    const std::optional<std::string> offset = absl::GetFlag(FLAGS_offset);
-    if (offset.has_value()) {
-      needs_recipe = true;
-      if (given_.symmetric) {
-        return ErrorOf(FLAGS_offset, "contradicts --symmetric; give one");
-      }
-      if (*offset == "symmetric") {
-        grid.set_offset(Recipe::SYMMETRIC);
-      } else if (*offset == "zeros") {
-        grid.set_offset(Recipe::ZEROS);
-      } else if (*offset == "minimums") {
-        grid.set_offset(Recipe::MINIMUMS);
-      } else {
-        return ErrorOf(FLAGS_offset, "must be symmetric, zeros or minimums");
-      }
+    if (given_.offset) {
+      const absl::Status status = Offset(*given_.offset);
+      if (!status.ok()) return status;
     }
     return KeptFloats();
   }
 
-  absl::Status KeptFloats() {
-    const std::string pattern = given_.keep_float.value_or("^head");
-    const RE2 keep(pattern, RE2::Quiet);
-    if (!keep.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("keep_float \"", pattern,
-                       "\" is no regular expression: ", keep.error()));
+  absl::Status Offset(const std::string& offset) {
+    needs_recipe = true;
+    Recipe::Grid& grid = *recipe.mutable_grid();
+    if (given_.symmetric) {
+      return FlagError("offset", offset, "contradicts --symmetric; give one");
     }
-    const bool keeps_head =
-        !pattern.empty() && RE2::PartialMatch("head.weight", keep);
-    if (!keeps_head) recipe.set_head_bits(8);
-    const std::optional<int> head_bits = absl::GetFlag(FLAGS_head_bits);
-    if (head_bits.has_value()) {
-      needs_recipe = true;
-      recipe.set_head_bits(*head_bits);
+    if (offset == "symmetric") {
+      grid.set_offset(Recipe::SYMMETRIC);
+    } else if (offset == "zeros") {
+      grid.set_offset(Recipe::ZEROS);
+    } else if (offset == "minimums") {
+      grid.set_offset(Recipe::MINIMUMS);
+    } else {
+      return FlagError("offset", offset,
+                       "must be symmetric, zeros or minimums");
     }
-    if (pattern.empty() || pattern == "^head" || pattern == "^head$") {
-      return absl::OkStatus();
+    if (given_.gguf && offset == "zeros" && grid.bits() < 8) {
+      return FlagError("offset", offset,
+                       "contradicts --format=gguf, which has no zeros: give "
+                       "minimums (Q4_1) or symmetric (Q4_0)");
     }
-    Recipe::LayerSettings& kept = *recipe.add_layers();
-    kept.set_pattern(pattern);
-    kept.set_bits(16);
     return absl::OkStatus();
+  }
+
+  absl::Status KeptFloats() {
+    const std::string pattern = given_.keep_float.value_or(kDefaultKeepFloat);
+    const absl::StatusOr<KeptMatrices> kept = MatchKeepFloat(pattern);
+    if (!kept.ok()) return kept.status();
+    if (!kept->head) recipe.set_head_bits(8);
+    if (given_.head_bits) {
+      const absl::Status status = HeadBits(*given_.head_bits, kept->head);
+      if (!status.ok()) return status;
+    }
+    if (!kept->layers) return absl::OkStatus();
+    Recipe::LayerSettings& layers = *recipe.add_layers();
+    layers.set_pattern(pattern);
+    layers.set_bits(16);
+    return absl::OkStatus();
+  }
+
+  absl::Status HeadBits(int bits, bool kept) {
+    needs_recipe = true;
+    recipe.set_head_bits(bits);
+    if (!given_.keep_float || bits != (kept ? 8 : 16)) return absl::OkStatus();
+    return FlagError(
+        "head_bits", absl::StrCat(bits),
+        absl::StrCat("contradicts --keep_float=", *given_.keep_float,
+                     ", which ", kept ? "keeps" : "does not keep",
+                     " the head in bf16; give one of them"));
   }
 
   // Hands the value, if it was given, to `set`.
@@ -263,14 +278,21 @@ class Builder {
   absl::Status status_;
 };
 
+// A flag that was given and says what recipes say; empty: none.
+std::string FlagOfRecipes(const GivenGrid& given) {
+  if (given.has_method) return "--method";
+  if (given.bits) return "--bits";
+  if (given.group_size) return "--group_size";
+  if (given.symmetric) return "--symmetric";
+  if (given.offset) return "--offset";
+  if (given.keep_float) return "--keep_float";
+  if (given.head_bits) return "--head_bits";
+  return "";
+}
+
 // A recipe says all: what flags would say beside it is a contradiction.
 absl::Status CheckRecipeAlone(const GivenGrid& given, bool others) {
-  std::string flag;
-  if (given.has_method) flag = "--method";
-  if (given.bits) flag = "--bits";
-  if (given.group_size) flag = "--group_size";
-  if (given.symmetric) flag = "--symmetric";
-  if (given.keep_float) flag = "--keep_float";
+  std::string flag = FlagOfRecipes(given);
   if (flag.empty() && others) flag = "an option of a method";
   if (flag.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
@@ -305,6 +327,15 @@ absl::StatusOr<RecipeRequest> SearchBaseFromFlags(const GivenGrid& given) {
   return request;
 }
 
+absl::Status CheckSearchSpaceAlone(const GivenGrid& given) {
+  const std::string flag = FlagOfRecipes(given);
+  if (flag.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag,
+                   ": contradicts --search_space, whose recipes say all of "
+                   "that; give one of them, or edit the recipes"));
+}
+
 absl::StatusOr<std::optional<RecipeRequest>> RecipeFromFlags(
     const GivenGrid& given) {
   RecipeRequest request;
@@ -320,6 +351,9 @@ absl::StatusOr<std::optional<RecipeRequest>> RecipeFromFlags(
     if (!recipe.ok()) return recipe.status();
     request.recipe = *std::move(recipe);
     request.has_length = true;
+    // One command line gives the model of any recipe again, also of one that
+    // reads no text.
+    if (!NeedsCalibration(request.recipe)) request.calibration.clear();
   } else {
     if (!built.ok()) return built;
     const bool keep = given.method == "keep";

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "quantization/recipe/recipe.pb.h"
 
@@ -19,13 +20,15 @@ struct GivenGrid {
   std::optional<int> bits;
   std::optional<int64_t> group_size;  // -1: the whole row
   std::optional<bool> symmetric;
+  std::optional<std::string> offset;
   std::optional<std::string> keep_float;
+  std::optional<int> head_bits;
   bool gguf = false;  // the output's format, whose groups are of 32
 };
 
 struct RecipeRequest {
   Recipe recipe;  // not complete (recipe.h)
-  // A file, or empty. The recipe's calibration has the rest.
+  // A file, or empty: none is read. The recipe's calibration has the rest.
   std::string calibration;
   // Whether --length, or the recipe, says how long windows are.
   bool has_length = false;
@@ -41,6 +44,10 @@ absl::StatusOr<std::optional<RecipeRequest>> RecipeFromFlags(
 // stays float. Errors name the flag: a method and its options, which the search
 // chooses, and no calibration text.
 absl::StatusOr<RecipeRequest> SearchBaseFromFlags(const GivenGrid& given);
+
+// InvalidArgument, naming it, for a flag that says what the recipes of
+// --search_space say.
+absl::Status CheckSearchSpaceAlone(const GivenGrid& given);
 
 }  // namespace nibble
 

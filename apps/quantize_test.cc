@@ -189,6 +189,14 @@ TEST_F(Quantize, WritesAFileThatVerifies) {
   }
 }
 
+TEST_F(Quantize, KeepsNoMatrixWhereKeepFloatIsEmpty) {
+  const ProgramResult result = Run({"--keep_float=", "--output=json"});
+  ASSERT_EQ(result.exit_status, 0) << result.error;
+  for (const Json& tensor : Parse(result.output)["tensors"]) {
+    EXPECT_EQ(tensor["format"], "int4") << tensor["name"];
+  }
+}
+
 // The file in the repository is what the program makes of the checkpoint beside
 // it today.
 TEST_F(Quantize, MakesTheBundledModel) {

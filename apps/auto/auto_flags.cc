@@ -19,8 +19,8 @@
 
 ABSL_FLAG(bool, auto, false,
           "search for the cheapest recipe that loses no more of --task than "
-          "--tolerance; --group_size, --symmetric, --bits and --keep_float "
-          "narrow the search");
+          "--tolerance; --group_size, --symmetric, --offset, --bits, "
+          "--keep_float and --head_bits narrow the search");
 ABSL_FLAG(std::string, task, "",
           "what --auto judges by: TASK:FILE, and more of them after commas, "
           "each of which must be within tolerance; tasks are perplexity (a "
