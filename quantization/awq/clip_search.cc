@@ -22,7 +22,9 @@ namespace {
 constexpr int64_t kRatios = 10;
 float Ratio(int64_t k) { return 1.0f - static_cast<float>(k) / 20.0f; }
 
-// Errors held at a time, in rows of a group and ratio: 2 x 10 MB at 128 inputs.
+// Errors held at a time, in rows of a group and ratio. With their products, 2 x
+// 1 MB at 128 inputs, beside which G's block of 64 KB is nothing; where a group
+// is a whole row of 11008, 2 x 90 MB, and a block of 485 MB.
 constexpr int64_t kChunkRows = 2048;
 
 // The errors of one row's group at every ratio. errors: kRatios rows from

@@ -35,6 +35,8 @@ BlockCache::BlockCache(const std::string& folder, const WorkIdentity& identity,
                 .Add(identity.model)
                 .Add(identity.calibration)
                 .Add(identity.program_version)
+                .Add(identity.isa)
+                .Add(identity.precision)
                 .Add(method.SerializeAsString())
                 .Hex();
 }

@@ -8,9 +8,10 @@
 //     cache.Put(key, work.BlockPath(0));
 //   }
 //
-// A block's key names all that it depends on: model, calibration, method, its
-// own grids and, where it was measured behind the quantized blocks before it,
-// theirs. Files are shared by hard links, so that they take no room twice.
+// A block's key names all that it depends on: model, calibration, arithmetic,
+// method, its own grids and, where it was measured behind the quantized blocks
+// before it, theirs. Files are shared by hard links, so that they take no room
+// twice while a work folder has them.
 #ifndef NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_CACHE_H_
 #define NIBBLE_QUANTIZATION_CALIBRATED_BLOCK_CACHE_H_
 

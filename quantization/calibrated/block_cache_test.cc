@@ -31,8 +31,8 @@ class TrimBlockCacheTest : public ::testing::Test {
   void Cached(const std::string& name, int64_t bytes, int age) {
     const std::string path = cache_ + "/" + name;
     std::ofstream(path) << std::string(static_cast<size_t>(bytes), 'x');
-    fs::last_write_time(path, fs::file_time_type::clock::now() -
-                                  std::chrono::seconds(age));
+    fs::last_write_time(
+        path, fs::file_time_type::clock::now() - std::chrono::seconds(age));
   }
 
   std::vector<std::string> Left() const {

@@ -11,8 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "models/decoder_config.h"
-#include "models/packed_names.h"
+#include "kernels/cpu.h"
+#include "kernels/gemm/gemm.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/block/hidden_states.h"
 #include "quantization/block/load_block.h"
@@ -20,6 +20,7 @@
 #include "quantization/calibrated/block_file.h"
 #include "quantization/calibrated/block_pass.h"
 #include "quantization/calibrated/block_quantizer.h"
+#include "quantization/calibrated/flow_checks.h"
 #include "quantization/calibrated/model_digest.h"
 #include "quantization/calibrated/overlay.h"
 #include "quantization/recipe/matrix_grids.h"
@@ -28,16 +29,8 @@
 namespace nibble {
 namespace {
 
-// The names of all matrices, as in a .nib file.
-std::vector<std::string> MatrixNames(const DecoderConfig& config) {
-  std::vector<std::string> names;
-  for (const LayerTensors& layer : PackedTensorNames(config).layers) {
-    for (const LinearTensors* linear :
-         {&layer.qkv, &layer.attention, &layer.up, &layer.down}) {
-      names.push_back(linear->weight[0].tensor);
-    }
-  }
-  return names;
+const char* PrecisionName(GemmPrecision precision) {
+  return precision == GemmPrecision::kF32 ? "f32" : "bf16";
 }
 
 class Flow {
@@ -65,15 +58,20 @@ class Flow {
     absl::StatusOr<std::string> model = ModelDigest(checkpoint_, pool_);
     if (!model.ok()) return model.status();
     AddPhase("model digest", start);
-    identity_ = {RecipeText(recipe_), *std::move(model),
+    identity_ = {RecipeText(recipe_),
+                 *std::move(model),
                  windows_ == nullptr ? "" : windows_->digest,
-                 options_.program_version};
+                 options_.program_version,
+                 std::string(IsaName(ActiveIsa())),
+                 PrecisionName(options_.precision)};
     return WorkFolder::Open(options_.work_folder, identity_, options_.resume);
   }
 
   absl::Status Run(const WorkFolder& work) {
     std::vector<std::string> notes;
-    blocks_ = work.FinishedBlocks(layers_, &notes);
+    auto finished = work.FinishedBlocks(layers_, &notes);
+    if (!finished.ok()) return finished.status();
+    blocks_ = *std::move(finished);
     for (const std::string& note : notes) report_.add_notes(note);
     report_.set_resumed_blocks(static_cast<int64_t>(blocks_.size()));
     for (const auto& block : blocks_) *report_.add_blocks() = block->report();
@@ -303,45 +301,6 @@ class Flow {
   CalibratedReport report_;
 };
 
-absl::Status CheckWindows(const Recipe& recipe,
-                          const CalibrationWindows* windows, bool needed,
-                          int64_t max_positions) {
-  if (windows == nullptr) {
-    if (!needed) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(MethodName(recipe),
-                     " measures activations: give a text to measure them on "
-                     "(--calibration=FILE)"));
-  }
-  if (windows->length > max_positions) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("calibration windows have ", windows->length,
-                     " tokens; the model was made for ", max_positions));
-  }
-  const std::string& digest = recipe.calibration().digest();
-  if (digest.empty() || digest == windows->digest) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the recipe was made with other calibration windows: their digest is ",
-      digest, ", that of these is ", windows->digest,
-      "; give the same text and tokenizer, or remove calibration.digest"));
-}
-
-absl::Status CheckGrids(const MatrixGrids& grids,
-                        const std::vector<std::string>& names) {
-  const absl::Status patterns = grids.CheckPatterns(names);
-  if (!patterns.ok()) return patterns;
-  for (const std::string& name : names) {
-    const std::optional<MatrixGrid> grid = grids.Find(name);
-    if (!grid.has_value()) continue;
-    const absl::Status valid = CheckGridSpec(grid->spec);
-    if (!valid.ok()) {
-      return absl::Status(valid.code(),
-                          absl::StrCat(name, ": ", valid.message()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<CalibratedResult> QuantizeWithRecipe(
@@ -365,19 +324,20 @@ absl::StatusOr<CalibratedResult> QuantizeWithRecipe(
   }
   const absl::StatusOr<MatrixGrids> grids = MatrixGrids::Create(*complete);
   if (!grids.ok()) return grids.status();
-  status = CheckGrids(*grids, MatrixNames(checkpoint.config));
+  status = CheckGrids(*grids, checkpoint.config);
+  if (!status.ok()) return status;
+  const std::optional<MatrixGrid> head = grids->Find("head.weight");
+  std::optional<int64_t> head_group_size;
+  if (head.has_value()) head_group_size = head->spec.group_size;
+  status = CheckOverlay(checkpoint, head_group_size, pool);
   if (!status.ok()) return status;
   Flow flow(checkpoint, windows, *complete, *grids, options, pool);
   absl::StatusOr<WorkFolder> work = flow.Open();
   if (!work.ok()) return work.status();
   status = flow.Run(*work);
   if (!status.ok()) return status;
-  const std::optional<MatrixGrid> head = grids->Find("head.weight");
-  absl::StatusOr<Checkpoint> overlay = OverlayCheckpoint(
-      checkpoint, flow.TakeBlocks(),
-      head.has_value() ? std::make_optional(head->spec.group_size)
-                       : std::nullopt,
-      pool);
+  absl::StatusOr<Checkpoint> overlay =
+      OverlayCheckpoint(checkpoint, flow.TakeBlocks(), head_group_size, pool);
   if (!overlay.ok()) return overlay.status();
   CalibratedResult result = {*std::move(overlay), *std::move(complete),
                              flow.TakeReport(), *std::move(work)};

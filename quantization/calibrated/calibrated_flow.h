@@ -15,8 +15,10 @@
 // any number of threads.
 //
 // Memory: one block as floats, once more as the products' packed form, the
-// hidden states of one or two models (bf16), and what the method needs for one
-// matrix. docs/quantization.md has the sum for 7B.
+// hidden states of one or two models (bf16), for training that starts from
+// GPTQ's correction (SignRound's default) a third set, of what it aims at, and
+// what the method needs for one matrix. docs/quantization.md has the sum for
+// 7B.
 #ifndef NIBBLE_QUANTIZATION_CALIBRATED_CALIBRATED_FLOW_H_
 #define NIBBLE_QUANTIZATION_CALIBRATED_CALIBRATED_FLOW_H_
 
@@ -73,7 +75,9 @@ struct CalibratedResult {
 // file, tensor or field:
 //   InvalidArgument     a recipe that contradicts itself or the model, windows
 //                       that are missing or not those of its digest, a model
-//                       that is packed or whose weights cannot be rounded
+//                       that is packed or whose weights cannot be rounded (of
+//                       the embedding and the head: before any block is made)
+//   Unimplemented       rows of one tensor belong to several matrices
 //   FailedPrecondition  the work folder belongs to other work (work_folder.h)
 //   ResourceExhausted   the disk is full; the work can be resumed
 //   Cancelled           likewise

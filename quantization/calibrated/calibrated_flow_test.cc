@@ -2,24 +2,33 @@
 
 #include "quantization/calibrated/calibrated_flow.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/decoder.h"
 #include "quantization/calibrated/calibrated_test_fixture.h"
 #include "quantization/export/gguf_export.h"
 #include "quantization/export/gptq_export.h"
+#include "tensor/bf16.h"
 #include "tensor/dtype.h"
 #include "tensor/io/packed_file.h"
+#include "tensor/io/tensor_source.h"
+#include "tensor/view.h"
 #include "testing/decoder_session.h"
 #include "testing/matchers.h"
 
@@ -275,6 +284,73 @@ TEST_F(CalibratedTest, RefusesWhatContradictsItself) {
   CalibrationWindows longer = windows_;
   longer.length = checkpoint_.config.max_positions + 1;
   expect("rounding: GPTQ", &longer, "the model was made for 128");
+}
+
+// A checkpoint's tensors, the last element of one of which is no number.
+class WithNan : public TensorSource {
+ public:
+  WithNan(std::shared_ptr<const TensorSource> source, const std::string& name)
+      : source_(std::move(source)), name_(name) {
+    view_ = *source_->Find(name);
+    const absl::Span<const F16> values = view_.As<F16>();
+    values_.assign(values.begin(), values.end());
+    values_.back() = ToF16(std::numeric_limits<float>::quiet_NaN());
+    view_.data = reinterpret_cast<const std::byte*>(values_.data());
+  }
+  const std::string& path() const override { return source_->path(); }
+  const std::vector<std::string>& names() const override {
+    return source_->names();
+  }
+  bool Contains(absl::string_view name) const override {
+    return source_->Contains(name);
+  }
+  absl::StatusOr<TensorView> Find(absl::string_view name) const override {
+    return name == name_ ? view_ : source_->Find(name);
+  }
+
+ private:
+  const std::shared_ptr<const TensorSource> source_;
+  const std::string name_;
+  std::vector<F16> values_;
+  TensorView view_;
+};
+
+// What would else be seen when the file is written, hours later.
+TEST_F(CalibratedTest, RefusesAHeadOrEmbeddingOfNoNumbersBeforeAnyBlock) {
+  for (const char* family : {"llama", "gptj", "falcon-7b"}) {
+    OpenFamily(family);
+    const Checkpoint whole = checkpoint_;
+    const DecoderTensors& names = whole.names;
+    std::vector<std::string> tensors = {
+        names.head.weight[0].tensor, names.embedding, names.final_norm.weight};
+    if (!names.head.bias.empty()) {
+      tensors.push_back(names.head.bias[0].tensor);
+    }
+    for (const std::string& name : tensors) {
+      for (const char* head : {"", " head_bits: 8"}) {
+        SCOPED_TRACE(absl::StrCat(family, ": ", name, head));
+        checkpoint_.tensors = std::make_shared<WithNan>(whole.tensors, name);
+        CalibratedOptions options = Options();
+        options.progress = [](const CalibratedProgress&) { ADD_FAILURE(); };
+        EXPECT_THAT(Quantize(AllRecipes()[0] + head, options),
+                    StatusIs(absl::StatusCode::kInvalidArgument,
+                             AllOf(HasSubstr(name), HasSubstr("finite"))));
+        EXPECT_FALSE(fs::exists(options.work_folder));
+      }
+    }
+  }
+}
+
+TEST_F(CalibratedTest, RefusesTensorsOfSeveralMatricesBeforeAnyBlock) {
+  OpenFamily("llama");
+  checkpoint_.names.layers[1].down.weight[0].first_row = 1;
+  CalibratedOptions options = Options();
+  options.progress = [](const CalibratedProgress&) { ADD_FAILURE(); };
+  EXPECT_THAT(Quantize(AllRecipes()[0], options),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       AllOf(HasSubstr("layers.1.mlp.down_proj.weight"),
+                             HasSubstr("several matrices"))));
+  EXPECT_FALSE(fs::exists(options.work_folder));
 }
 
 TEST_F(CalibratedTest, RefusesTokensThatTheModelLacks) {

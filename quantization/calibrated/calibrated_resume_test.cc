@@ -11,8 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu.h"
+#include "kernels/gemm/gemm.h"
 #include "quantization/calibrated/calibrated_flow.h"
 #include "quantization/calibrated/calibrated_test_fixture.h"
 #include "quantization/flow_test_fixture.h"
@@ -74,16 +77,19 @@ class CalibratedResume : public CalibratedTest {
 };
 
 TEST_F(CalibratedResume, GivesTheSameBitsWithEveryMethod) {
-  for (const std::string& recipe : AllRecipes()) {
-    SCOPED_TRACE(recipe);
-    const std::string whole =
-        ReadAll(Write(Quantize(recipe, Options()), "whole"));
-    Interrupt(recipe);
-    auto result = Quantize(recipe, Resuming());
-    ASSERT_THAT(result, IsOk());
-    EXPECT_EQ(result->report.resumed_blocks(), 1);
-    EXPECT_EQ(result->report.blocks_size(), 2);
-    EXPECT_TRUE(ReadAll(Write(std::move(result), "resumed")) == whole);
+  for (const char* family : {"llama", "gpt_neox"}) {
+    OpenFamily(family);
+    for (const std::string& recipe : AllRecipes()) {
+      SCOPED_TRACE(absl::StrCat(family, ":", recipe));
+      const std::string whole =
+          ReadAll(Write(Quantize(recipe, Options()), "whole"));
+      Interrupt(recipe);
+      auto result = Quantize(recipe, Resuming());
+      ASSERT_THAT(result, IsOk());
+      EXPECT_EQ(result->report.resumed_blocks(), 1);
+      EXPECT_EQ(result->report.blocks_size(), 2);
+      EXPECT_TRUE(ReadAll(Write(std::move(result), "resumed")) == whole);
+    }
   }
 }
 
@@ -132,6 +138,55 @@ TEST_F(CalibratedResume, DoesDamagedBlocksAgain) {
                 ElementsAre(AllOf(HasSubstr("block 0"), HasSubstr(Block(0)))));
     EXPECT_TRUE(ReadAll(Write(std::move(result), "again")) == whole);
   }
+}
+
+TEST_F(CalibratedResume, DoesAMissingBlockAndThoseBehindItAgain) {
+  const std::string whole = ReadAll(Write(Quantize(kGptq, Options()), "whole"));
+  ASSERT_THAT(Quantize(kGptq, Options()), IsOk());
+  fs::remove(Block(0));
+  auto result = Quantize(kGptq, Resuming());
+  ASSERT_THAT(result, IsOk());
+  EXPECT_EQ(result->report.resumed_blocks(), 0);
+  EXPECT_THAT(result->report.notes(),
+              ElementsAre(AllOf(HasSubstr("block 0"), HasSubstr("1 behind"),
+                                HasSubstr(Block(0)))));
+  EXPECT_TRUE(ReadAll(Write(std::move(result), "again")) == whole);
+}
+
+TEST_F(CalibratedResume, LeavesBlocksThatCannotBeReadForNow) {
+  ASSERT_THAT(Quantize(kGptq, Options()), IsOk());
+  const std::string first = ReadAll(Block(0)), second = ReadAll(Block(1));
+  // An error of the file system's that is no damage: a loop of links.
+  fs::rename(Block(0), folder_ + "/aside");
+  fs::create_symlink("block-0.nib", Block(0));
+  const auto refused = Quantize(kGptq, Resuming());
+  EXPECT_THAT(refused.status().message(), HasSubstr(Block(0)));
+  EXPECT_FALSE(refused.ok());
+  EXPECT_TRUE(fs::is_symlink(Block(0)));
+  EXPECT_TRUE(ReadAll(Block(1)) == second);
+  fs::remove(Block(0));
+  fs::rename(folder_ + "/aside", Block(0));
+  const auto result = Quantize(kGptq, Resuming());
+  ASSERT_THAT(result, IsOk());
+  EXPECT_EQ(result->report.resumed_blocks(), 2);
+  EXPECT_TRUE(ReadAll(Block(0)) == first);
+}
+
+// Their sums have other bits: the file would be that of neither run.
+TEST_F(CalibratedResume, RefusesBlocksOfOtherArithmetic) {
+  Interrupt(kGptq);
+  CalibratedOptions floats = Resuming();
+  floats.precision = GemmPrecision::kF32;
+  ExpectRefused(floats, kGptq,
+                "another precision of the products (bf16; this run has f32)");
+  const Isa active = ActiveIsa();
+  if (active == Isa::kScalar) GTEST_SKIP() << "there is no other ISA";
+  ASSERT_THAT(LimitIsa(Isa::kScalar), IsOk());
+  ExpectRefused(Resuming(), kGptq,
+                absl::StrCat("another instruction set (", IsaName(active),
+                             "; this run has scalar)"));
+  ASSERT_THAT(LimitIsa(active), IsOk());
+  EXPECT_THAT(Quantize(kGptq, Resuming()), IsOk());
 }
 
 TEST_F(CalibratedResume, RefusesBlocksOfOtherWork) {

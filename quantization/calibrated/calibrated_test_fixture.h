@@ -27,6 +27,8 @@ namespace nibble {
 inline std::vector<std::string> AllRecipes() {
   const std::string text = " calibration { samples: 12 length: 24 } ";
   const std::string grid = " grid { group_size: 32 } ";
+  // Matrices that a transform changes and that stay floats.
+  const std::string kept = " layers { pattern: \"qkv|down\" bits: 16 } ";
   return {
       grid,
       grid + text + "round_to_nearest { search: true importance: true }",
@@ -36,6 +38,8 @@ inline std::vector<std::string> AllRecipes() {
       grid + text + "transform: AWQ rounding: GPTQ",
       grid + text + "transform: TEQ teq { iterations: 2 batch: 2 }",
       grid + text + "rounding: SIGNROUND signround { iterations: 2 batch: 2 }",
+      grid + text + "transform: AWQ rounding: GPTQ" + kept,
+      grid + text + "transform: TEQ teq { iterations: 2 batch: 2 }" + kept,
   };
 }
 

@@ -1,6 +1,7 @@
 #include "quantization/calibrated/overlay.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <functional>
@@ -15,6 +16,8 @@
 #include "absl/types/span.h"
 #include "kernels/convert/convert.h"
 #include "kernels/shared_status.h"
+#include "models/matrix_gather.h"
+#include "quantization/block/block_weights.h"
 #include "quantization/calibrated/tensor_codes.h"
 #include "quantization/matrix_rows.h"
 #include "tensor/bf16.h"
@@ -27,6 +30,57 @@
 
 namespace nibble {
 namespace {
+
+absl::Status At(const TensorSource& tensors, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(tensors.path(), ": ", status.message()));
+}
+
+std::array<const LinearTensors*, kLinearCount> LinearsOf(
+    const LayerTensors& layer) {
+  return {&layer.qkv, &layer.attention, &layer.up, &layer.down};
+}
+
+// Rows as bf16, into `values` [rows, inputs] unless it is null.
+absl::Status NarrowRows(const MatrixRows& rows, BF16* values,
+                        ThreadPool& pool) {
+  const size_t inputs = static_cast<size_t>(rows.inputs());
+  SharedStatus status;
+  pool.ParallelFor(rows.rows(), [&](int64_t begin, int64_t end, int) {
+    std::vector<float> row(inputs);
+    std::vector<BF16> unused(values == nullptr ? inputs : 0);
+    for (int64_t i = begin; i < end; ++i) {
+      const absl::Status read = rows.Read(i, absl::MakeSpan(row));
+      if (!read.ok()) return status.Update(rows.Error(i, read));
+      const absl::Span<BF16> out =
+          values == nullptr
+              ? absl::MakeSpan(unused)
+              : absl::MakeSpan(values + static_cast<size_t>(i) * inputs,
+                               inputs);
+      F32ToBF16(row, out);
+      BF16ToF32(out, absl::MakeSpan(row));
+      if (!AllFinite(row)) {
+        return status.Update(rows.Error(
+            i, absl::InvalidArgumentError("holds a value that is not finite, "
+                                          "or beyond bf16's range")));
+      }
+    }
+  });
+  if (status.Get().ok()) rows.Release(0, rows.rows());
+  return status.Get();
+}
+
+// OK where NarrowRows is.
+absl::Status CheckNarrow(const TensorSource& tensors,
+                         const std::vector<RowRange>& ranges,
+                         ThreadPool& pool) {
+  const absl::StatusOr<MatrixRows> rows = MatrixRows::Find(tensors, ranges);
+  return rows.ok() ? NarrowRows(*rows, nullptr, pool) : rows.status();
+}
+
+std::vector<RowRange> EmbeddingRows(const Checkpoint& checkpoint) {
+  return {{checkpoint.names.embedding, 0, checkpoint.config.vocabulary}};
+}
 
 class OverlayTensors : public TensorSource {
  public:
@@ -67,8 +121,7 @@ class OverlayTensors : public TensorSource {
   // What takes the place of a layer's tensors.
   absl::Status AddLayer(const LayerTensors& names, size_t layer) {
     const BlockFile& block = *blocks_[layer];
-    const LinearTensors* linears[] = {&names.qkv, &names.attention, &names.up,
-                                      &names.down};
+    const auto linears = LinearsOf(names);
     for (const LinearId id : kAllLinears) {
       const absl::Status added =
           AddLinear(*linears[static_cast<size_t>(id)], block, id);
@@ -95,47 +148,27 @@ class OverlayTensors : public TensorSource {
                            ThreadPool& pool) {
     const absl::StatusOr<MatrixRows> rows = MatrixRows::Find(*source_, ranges);
     if (!rows.ok()) return rows.status();
-    const int64_t inputs = rows->inputs();
-    Array<BF16> values(static_cast<size_t>(rows->rows() * inputs));
-    SharedStatus status;
-    pool.ParallelFor(rows->rows(), [&](int64_t begin, int64_t end, int) {
-      std::vector<float> row(static_cast<size_t>(inputs));
-      for (int64_t i = begin; i < end; ++i) {
-        const absl::Status read = rows->Read(i, absl::MakeSpan(row));
-        if (!read.ok()) return status.Update(rows->Error(i, read));
-        const absl::Span<BF16> out =
-            values.span().subspan(static_cast<size_t>(i * inputs), row.size());
-        F32ToBF16(row, out);
-        BF16ToF32(out, absl::MakeSpan(row));
-        if (!AllFinite(row)) {
-          return status.Update(rows->Error(
-              i, absl::InvalidArgumentError("holds a value that is not finite, "
-                                            "or beyond bf16's range")));
-        }
-      }
-    });
-    if (!status.Get().ok()) return status.Get();
-    rows->Release(0, rows->rows());
-    AddDense(ranges[0].tensor, Shape({rows->rows(), inputs}),
-             std::move(values));
-    return absl::OkStatus();
+    const Shape shape({rows->rows(), rows->inputs()});
+    return NarrowRows(*rows, AddMemory<BF16>(ranges[0].tensor, shape).data(),
+                      pool);
   }
 
  private:
   struct Dense {
-    AlignedBuffer memory;
+    AlignedBuffer memory;  // empty: the view is of a block
     TensorView view;
   };
 
+  // Room for a tensor's elements.
   template <class T>
-  void AddDense(const std::string& name, const Shape& shape,
-                const Array<T>& values) {
-    Dense dense;
-    const size_t bytes = values.size() * sizeof(T);
-    dense.memory = AlignedBuffer(bytes);
-    std::memcpy(dense.memory.data(), values.data(), bytes);
-    dense.view = {DTypeOf<T>::value, shape, dense.memory.data(), bytes};
-    dense_[name] = std::move(dense);
+  absl::Span<T> AddMemory(const std::string& name, const Shape& shape) {
+    const size_t count = static_cast<size_t>(shape.elements());
+    Dense& dense = dense_[name];
+    dense.memory = AlignedBuffer(count * sizeof(T));
+    const absl::Span<T> values =
+        absl::MakeSpan(reinterpret_cast<T*>(dense.memory.data()), count);
+    dense.view = MakeTensorView(absl::Span<const T>(values), shape);
+    return values;
   }
 
   void AddVector(const std::string& name, absl::Span<const float> values) {
@@ -144,20 +177,30 @@ class OverlayTensors : public TensorSource {
                      values, Shape({static_cast<int64_t>(values.size())}));
   }
 
-  // The tensor whose rows lie in `values`, each of as many as `shape` has in a
-  // row.
+  // The tensor whose rows lie in `values`, a part of a block, each of as many
+  // as `shape` has in a row: in place, unless they lie in another order there.
   template <class T>
   void AddRowsOf(const std::string& name, const std::vector<TensorRows>& rows,
                  absl::Span<const T> values, const Shape& shape) {
     const size_t width = static_cast<size_t>(
         shape.elements() / std::max<int64_t>(1, shape.dim(0)));
-    Array<T> tensor(static_cast<size_t>(shape.elements()));
+    const int64_t from = rows[0].from;
+    if (std::all_of(rows.begin(), rows.end(), [from](const TensorRows& part) {
+          return part.from == from + part.first;
+        })) {
+      dense_[name] = {
+          AlignedBuffer(),
+          MakeTensorView(values.subspan(static_cast<size_t>(from) * width,
+                                        static_cast<size_t>(shape.elements())),
+                         shape)};
+      return;
+    }
+    const absl::Span<T> tensor = AddMemory<T>(name, shape);
     for (const TensorRows& part : rows) {
       std::memcpy(tensor.data() + static_cast<size_t>(part.first) * width,
                   values.data() + static_cast<size_t>(part.from) * width,
                   static_cast<size_t>(part.rows) * width * sizeof(T));
     }
-    AddDense(name, shape, tensor);
   }
 
   absl::Status AddLinear(const LinearTensors& names, const BlockFile& block,
@@ -166,7 +209,7 @@ class OverlayTensors : public TensorSource {
     const absl::Span<const BF16> floats = block.floats(id);
     if (codes != nullptr || !floats.empty()) {
       auto tensors = RowsByTensor(names.weight);
-      if (!tensors.ok()) return Error(tensors.status());
+      if (!tensors.ok()) return At(*source_, tensors.status());
       int64_t total = 0;
       for (const RowRange& range : names.weight) total += range.rows;
       for (auto& [name, rows] : *tensors) {
@@ -182,17 +225,12 @@ class OverlayTensors : public TensorSource {
     const absl::Span<const float> bias = block.bias(id);
     if (bias.empty()) return absl::OkStatus();
     const auto tensors = RowsByTensor(names.bias);
-    if (!tensors.ok()) return Error(tensors.status());
+    if (!tensors.ok()) return At(*source_, tensors.status());
     for (const auto& [name, elements] : *tensors) {
       AddRowsOf(name, elements, bias,
                 Shape({elements.back().first + elements.back().rows}));
     }
     return absl::OkStatus();
-  }
-
-  absl::Status Error(const absl::Status& status) const {
-    return absl::Status(status.code(),
-                        absl::StrCat(path(), ": ", status.message()));
   }
 
   const std::shared_ptr<const TensorSource> source_;
@@ -208,6 +246,33 @@ bool IsDense(const TensorSource& tensors, const std::string& name,
 }
 
 }  // namespace
+
+absl::Status CheckOverlay(const Checkpoint& checkpoint,
+                          std::optional<int64_t> head_group_size,
+                          ThreadPool& pool) {
+  const DecoderTensors& names = checkpoint.names;
+  const TensorSource& source = *checkpoint.tensors;
+  for (const LayerTensors& layer : names.layers) {
+    for (const LinearTensors* linear : LinearsOf(layer)) {
+      for (const auto* ranges : {&linear->weight, &linear->bias}) {
+        const absl::Status alone = RowsByTensor(*ranges).status();
+        if (!alone.ok()) return At(source, alone);
+      }
+    }
+  }
+  MatrixGather gather(source, pool);
+  absl::Status status = gather.Vector(names.final_norm.weight).status();
+  if (status.ok()) status = gather.Vector(names.final_norm.bias).status();
+  if (status.ok()) status = gather.Bias(names.head.bias).status();
+  if (!status.ok()) return status;
+  const std::vector<RowRange>& head = names.head.weight;
+  status =
+      head_group_size.has_value()
+          ? RoundedCodes::Create(source, head, *head_group_size, pool).status()
+          : CheckNarrow(source, head, pool);
+  if (!status.ok() || names.embedding == head[0].tensor) return status;
+  return CheckNarrow(source, EmbeddingRows(checkpoint), pool);
+}
 
 absl::StatusOr<Checkpoint> OverlayCheckpoint(
     const Checkpoint& checkpoint,
@@ -232,8 +297,7 @@ absl::StatusOr<Checkpoint> OverlayCheckpoint(
     status = tensors->AddNarrowed(names.head.weight, pool);
   }
   if (status.ok() && !tied && IsDense(source, names.embedding, DType::kF32)) {
-    status = tensors->AddNarrowed(
-        {{names.embedding, 0, checkpoint.config.vocabulary}}, pool);
+    status = tensors->AddNarrowed(EmbeddingRows(checkpoint), pool);
   }
   if (!status.ok()) return status;
   Checkpoint result = checkpoint;

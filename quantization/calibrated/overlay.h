@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/thread_pool.h"
 #include "models/checkpoint.h"
@@ -23,11 +24,21 @@
 
 namespace nibble {
 
+// Whether OverlayCheckpoint will take this checkpoint, and the writers its
+// final norm and its head's bias, with whatever blocks: to be asked before
+// hours of work on them. Reads the embedding and the head, keeps nothing.
+// Errors are those of OverlayCheckpoint.
+absl::Status CheckOverlay(const Checkpoint& checkpoint,
+                          std::optional<int64_t> head_group_size,
+                          ThreadPool& pool);
+
 // blocks: [layers]. With `head_group_size` the output head is int8 in groups of
 // that size, else bf16, and so is the embedding where it is the head or f32.
-// The result keeps the blocks and the checkpoint's tensors open. Unimplemented:
-// a tensor whose rows belong to several matrices. InvalidArgument: an embedding
-// or a head with a value that is not finite.
+// The result keeps the blocks and the checkpoint's tensors open, and floats
+// stay where the blocks have them, but for tensors whose rows lie apart there.
+// Unimplemented: a tensor whose rows belong to several matrices.
+// InvalidArgument: an embedding or a head with a value that is not finite, or
+// beyond bf16's range.
 absl::StatusOr<Checkpoint> OverlayCheckpoint(
     const Checkpoint& checkpoint,
     std::vector<std::shared_ptr<const BlockFile>> blocks,

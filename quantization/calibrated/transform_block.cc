@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/gemm/gemm.h"
 #include "quantization/awq/awq.h"
 #include "quantization/calibrated/finish_matrix.h"
 #include "quantization/folding/folding.h"
@@ -116,7 +118,9 @@ absl::Status TrainScales(BlockWork& work) {
   options.learning_rate = recipe.learning_rate();
   options.batch = recipe.batch();
   options.seed = work.recipe.calibration().seed();
-  options.precision = work.precision;
+  if (work.precision == GemmPrecision::kF32) {
+    options.precision = work.precision;  // else it is the method's to say
+  }
   options.cancelled = work.Cancelled(options.batch);
   const absl::StatusOr<TeqResult> result =
       TrainTeq(trained, options, work.pool);

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <optional>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -23,24 +24,42 @@ constexpr char kHeader[] = "begun";
 constexpr absl::string_view kPrefix = "block-";
 constexpr absl::string_view kEnding = ".nib";
 
+// What stands in front of the recipe, a line each: a name, and the value.
+struct HeaderLine {
+  absl::string_view name;
+  absl::string_view what;  // in messages
+  std::string WorkIdentity::*value;
+};
+
+constexpr HeaderLine kLines[] = {
+    {"version ", "version of the program", &WorkIdentity::program_version},
+    {"model ", "model", &WorkIdentity::model},
+    {"calibration ", "calibration text", &WorkIdentity::calibration},
+    {"isa ", "instruction set", &WorkIdentity::isa},
+    {"precision ", "precision of the products", &WorkIdentity::precision},
+};
+
 std::string HeaderText(const WorkIdentity& identity) {
-  return absl::StrCat("version ", identity.program_version, "\nmodel ",
-                      identity.model, "\ncalibration ", identity.calibration,
-                      "\n", identity.recipe);
+  std::string text;
+  for (const HeaderLine& line : kLines) {
+    absl::StrAppend(&text, line.name, identity.*line.value, "\n");
+  }
+  return absl::StrCat(text, identity.recipe);
 }
 
-// The first thing in which two headers differ, in words.
-std::string Difference(absl::string_view stored, absl::string_view wanted) {
-  constexpr absl::string_view kWhat[] = {"version of the program", "model",
-                                         "calibration text"};
-  const std::vector<std::string> a =
-      absl::StrSplit(stored, absl::MaxSplits('\n', 3));
-  const std::vector<std::string> b =
-      absl::StrSplit(wanted, absl::MaxSplits('\n', 3));
-  for (size_t i = 0; i < 3; ++i) {
-    if (i >= a.size() || i >= b.size() || a[i] != b[i]) {
-      return std::string(kWhat[i]);
+// The first thing in which a stored header differs, in words.
+std::string Difference(absl::string_view stored, const WorkIdentity& identity) {
+  for (const HeaderLine& line : kLines) {
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(stored, absl::MaxSplits('\n', 1));
+    absl::string_view had = parts.first;
+    const std::string& has = identity.*line.value;
+    if (!absl::ConsumePrefix(&had, line.name)) had = "one that is not recorded";
+    if (had != has) {
+      return absl::StrCat(line.what, " (", had.empty() ? "none" : had,
+                          "; this run has ", has.empty() ? "none" : has, ")");
     }
+    stored = parts.second;
   }
   return "recipe";
 }
@@ -118,11 +137,10 @@ absl::Status CheckSame(const std::string& path, const WorkIdentity& identity) {
   std::ifstream file(fs::path(path) / kHeader, std::ios::binary);
   const std::string stored((std::istreambuf_iterator<char>(file)),
                            std::istreambuf_iterator<char>());
-  const std::string wanted = HeaderText(identity);
-  if (stored == wanted) return absl::OkStatus();
+  if (stored == HeaderText(identity)) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       path, ": its finished blocks were made with another ",
-      Difference(stored, wanted),
+      Difference(stored, identity),
       "; go on with the same one, or remove the folder to begin anew"));
 }
 
@@ -172,26 +190,35 @@ absl::StatusOr<WorkFolder> WorkFolder::Open(const std::string& path,
   return folder;
 }
 
-std::vector<std::shared_ptr<const BlockFile>> WorkFolder::FinishedBlocks(
-    int64_t layers, std::vector<std::string>* notes) const {
+absl::StatusOr<std::vector<std::shared_ptr<const BlockFile>>>
+WorkFolder::FinishedBlocks(int64_t layers,
+                           std::vector<std::string>* notes) const {
   std::vector<std::shared_ptr<const BlockFile>> blocks;
-  for (int64_t layer = 0; layer < layers; ++layer) {
+  absl::Status end;  // why there are no more
+  for (int64_t layer = 0; end.ok() && layer < layers; ++layer) {
     absl::StatusOr<std::shared_ptr<const BlockFile>> block =
         BlockFile::Open(BlockPath(layer));
-    if (!block.ok()) {
-      if (!absl::IsNotFound(block.status())) {
-        notes->push_back(absl::StrCat(
-            "block ", layer, " is done again: ", block.status().message()));
-      }
-      break;
-    }
-    blocks.push_back(*std::move(block));
+    end = block.status();
+    if (block.ok()) blocks.push_back(*std::move(block));
   }
-  // What lies behind a damaged block would be written over anyway.
+  if (!end.ok() && !absl::IsNotFound(end) && !absl::IsDataLoss(end)) {
+    return absl::Status(
+        end.code(), absl::StrCat(end.message(),
+                                 "; all finished blocks are left as they are"));
+  }
+  // What lies behind such a block would be written over anyway.
+  int64_t behind = 0;
   for (int64_t layer = static_cast<int64_t>(blocks.size()); layer < layers;
        ++layer) {
     std::error_code ignored;
-    fs::remove(BlockPath(layer), ignored);
+    const bool removed = fs::remove(BlockPath(layer), ignored);
+    if (removed && layer > static_cast<int64_t>(blocks.size())) ++behind;
+  }
+  if (absl::IsDataLoss(end) || behind > 0) {
+    notes->push_back(absl::StrCat(
+        "block ", blocks.size(), " is done again",
+        behind == 0 ? "" : absl::StrCat(", with ", behind, " behind it"), ": ",
+        end.message()));
   }
   return blocks;
 }

@@ -2,11 +2,10 @@
 // which a run that was killed goes on.
 //
 //   absl::StatusOr<WorkFolder> work =
-//       WorkFolder::Open("out.nib.work", {recipe, model, calibration, version},
-//                        /*resume=*/true);
-//   std::vector<std::shared_ptr<const BlockFile>> done =
+//       WorkFolder::Open("out.nib.work", identity, /*resume=*/true);
+//   absl::StatusOr<std::vector<std::shared_ptr<const BlockFile>>> done =
 //       work->FinishedBlocks(layers, &notes);
-//   WriteBlock(work->BlockPath(done.size()), block);
+//   WriteBlock(work->BlockPath(done->size()), block);
 //   absl::Status removed = work->Remove();
 //
 //   begun         text: what the blocks belong to
@@ -32,23 +31,29 @@ struct WorkIdentity {
   std::string model;        // model_digest.h
   std::string calibration;  // CalibrationWindows::digest; empty: none
   std::string program_version;
+  // Sums are added up in the order of an instruction set.
+  std::string isa;        // IsaName of the active one
+  std::string precision;  // of the products: "bf16", "f32"
 };
 
 class WorkFolder {
  public:
   // Makes the folder, or with `resume` takes over one that is there.
   //   FailedPrecondition  it holds finished blocks and `resume` is not set, or
-  //                       they belong to another recipe, model, text or version
-  //                       (which one is said, and what to do)
+  //                       they belong to another recipe, model, text, version,
+  //                       instruction set or precision (which one is said, and
+  //                       what to do)
   //   InvalidArgument     something else stands there
   // A folder without finished blocks is begun anew.
   static absl::StatusOr<WorkFolder> Open(const std::string& path,
                                          const WorkIdentity& identity,
                                          bool resume);
 
-  // Those at the front that are whole, at most `layers`. One that is damaged is
-  // said in `notes`; it and those behind it are removed.
-  std::vector<std::shared_ptr<const BlockFile>> FinishedBlocks(
+  // Those at the front that are whole, at most `layers`. One that is damaged,
+  // or missing while later ones are there, is said in `notes`; it and those
+  // behind it are removed. Any other error of the file system leaves all as it
+  // is, and names the file.
+  absl::StatusOr<std::vector<std::shared_ptr<const BlockFile>>> FinishedBlocks(
       int64_t layers, std::vector<std::string>* notes) const;
 
   std::string BlockPath(int64_t layer) const;

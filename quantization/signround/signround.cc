@@ -12,10 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "kernels/gemm/gemm.h"
 #include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
-#include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/signround/tuned_matrix.h"
 #include "quantization/tuning/batch_order.h"
@@ -85,15 +83,6 @@ class Schedule {
   const float momentum_;
 };
 
-GemmPrecision PrecisionOf(const TrainedBlock& trained,
-                          const SignRoundOptions& options) {
-  if (options.precision.has_value()) return *options.precision;
-  for (const std::optional<GridSpec>& grid : trained.grids) {
-    if (grid.has_value() && grid->bits == 8) return GemmPrecision::kF32;
-  }
-  return GemmPrecision::kBF16;
-}
-
 // REQUIRES: of the same spec and size, without input order.
 void Copy(const QuantizedMatrix& from, QuantizedMatrix& to) {
   std::copy(from.codes.begin(), from.codes.end(), to.codes.begin());
@@ -105,7 +94,10 @@ class Trainer {
  public:
   Trainer(const TrainedBlock& trained, const SignRoundOptions& options,
           ThreadPool& pool)
-      : pool_(pool), objective_(trained, PrecisionOf(trained, options), pool) {
+      : pool_(pool),
+        objective_(trained,
+                   options.precision.value_or(TrainingPrecision(trained.grids)),
+                   pool) {
     for (size_t i = 0; i < kLinearCount; ++i) {
       if (!trained.grids[i].has_value()) continue;
       const MatrixView<const float> weights =

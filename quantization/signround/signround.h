@@ -50,8 +50,7 @@ struct SignRoundOptions {
   // candidates for the result, too. Shifts reach two steps from the weights,
   // so training starts a little off one that goes further.
   std::array<const QuantizedMatrix*, kLinearCount> starts = {};
-  // Of the products; kBF16 where it is not set, but kF32 for 8 bits, whose
-  // steps bf16 does not resolve.
+  // Of the products; not set: TrainingPrecision's.
   std::optional<GemmPrecision> precision;
   // Asked before each iteration, unless it is null; true ends with Cancelled.
   std::function<bool()> cancelled;

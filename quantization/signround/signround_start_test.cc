@@ -84,8 +84,7 @@ TEST_F(SignRoundTest, KeepsAStartThatShiftsDoNotReach) {
   const auto result = TuneSignRound(tiny_.With(kZeros), options, pool_);
   ASSERT_THAT(result, IsOk());
   EXPECT_EQ(result->best_iteration, 0);
-  EXPECT_NEAR(result->best_loss, nearest->best_loss,
-              1e-6 * nearest->best_loss);
+  EXPECT_NEAR(result->best_loss, nearest->best_loss, 1e-6 * nearest->best_loss);
   for (size_t i = 0; i < kLinearCount; ++i) {
     ExpectSame(result->matrices[i], nearest->matrices[i]);
   }

@@ -25,7 +25,8 @@ inline SignRoundOptions Quick(int64_t iterations) {
   return options;
 }
 
-inline void ExpectSame(const QuantizedMatrix& got, const QuantizedMatrix& want) {
+inline void ExpectSame(const QuantizedMatrix& got,
+                       const QuantizedMatrix& want) {
   const auto same = [](const auto& a, const auto& b) {
     return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
   };
@@ -37,7 +38,7 @@ inline void ExpectSame(const QuantizedMatrix& got, const QuantizedMatrix& want) 
 // The block with the matrices of a result.
 inline BlockWeights<float> Dequantized(const BlockWeights<float>& weights,
                                        const SignRoundResult& result,
-                                ThreadPool& pool) {
+                                       ThreadPool& pool) {
   BlockWeights<float> rounded = Converted<float>(weights);
   for (size_t i = 0; i < kLinearCount; ++i) {
     if (result.matrices[i].outputs == 0) continue;

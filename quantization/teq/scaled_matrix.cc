@@ -61,6 +61,10 @@ void ScaledMatrix::AddStepSlopes(const float* w, int64_t first, int64_t count,
                                  float error, float* slopes) const {
   int64_t low = 0, high = 0;
   float min = 0.0f, max = 0.0f;
+  // A range with a minimum need not hold 0.
+  if (spec_.offset == CodeOffset::kMinimums) {
+    min = max = w[0] * scales_[static_cast<size_t>(first)];
+  }
   for (int64_t j = 0; j < count; ++j) {
     const float scaled = w[j] * scales_[static_cast<size_t>(first + j)];
     if (scaled < min) min = scaled, low = j;

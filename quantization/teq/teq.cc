@@ -85,7 +85,9 @@ class Trainer {
   Trainer(const TrainedBlock& trained, const TeqOptions& options,
           ThreadPool& pool)
       : pool_(pool),
-        objective_(trained, options.precision, pool),
+        objective_(trained,
+                   options.precision.value_or(TrainingPrecision(trained.grids)),
+                   pool),
         scales_(trained, objective_, pool) {}
 
   // Keeps the present scales if they are the best so far; false where the loss

@@ -11,9 +11,14 @@
 // The paper minimises the whole model's cross-entropy. Here, as SignRound does,
 // each block's output is brought near the float block's on the float model's
 // inputs: that needs one block in memory, and no labels. The scales a are
-// trained as log a, on which a step is a share of the scale, whatever it is:
-// dLoss/d(log a_j) = sum_i G_ij (W_ij - round(W a)_ij / a_j), G the gradient by
-// the weights in use.
+// trained as log a, on which a step is a share of the scale, whatever it is.
+// With G the gradient by the weights in use, V_ij = round(W a)_ij / a_j, the
+// slope is the paper's, rounding taken as the identity, and one that the paper
+// leaves out: the step of a group follows the range of its W a.
+//
+//   dLoss/d(log a_j) = sum_i G_ij (W_ij - V_ij)
+//       + sum over groups g of dlog(step_g)/d(log a_j)
+//             * sum of G (V - W) in g
 //
 // Training starts from what is best for the loss among ones, 1 / sqrt(max |W|),
 // and powers of the inputs' and weights' magnitudes (AWQ's search, with the
@@ -25,6 +30,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,7 +48,8 @@ struct TeqOptions {
   int64_t batch = 8;         // windows of an iteration
   uint64_t seed = 1;         // of the order of windows
   bool search_start = true;  // false: starts from ones
-  GemmPrecision precision = GemmPrecision::kBF16;
+  // Of the products; where it is not set, TrainingPrecision (trained_block.h).
+  std::optional<GemmPrecision> precision;
   // Asked before each iteration, unless it is null; true ends with Cancelled.
   std::function<bool()> cancelled;
 };

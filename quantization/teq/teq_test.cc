@@ -1,18 +1,17 @@
-// TEQ on matrices and small blocks: its slopes, what it starts from, what it
-// wins back, what it refuses.
+// TEQ on small blocks: what it starts from, what it wins back, what it refuses.
 #include "quantization/teq/teq.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/gemm/gemm.h"
@@ -24,7 +23,6 @@
 #include "quantization/rounding/grid.h"
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/rounding/round_matrix.h"
-#include "quantization/teq/scaled_matrix.h"
 #include "quantization/tuning/trained_block.h"
 #include "quantization/tuning/training_testing.h"
 #include "tensor/coded_matrix.h"
@@ -47,130 +45,6 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 
 constexpr GridSpec kZeros = {4, 32, CodeOffset::kZeros};
-
-// ---- One matrix
-
-struct Scaled {
-  explicit Scaled(uint64_t seed) {
-    RandomValues random(seed);
-    weights = random.Normal(kRows * kInputs, 0.1f);
-    gradient = random.Normal(kRows * kInputs, 1.0f);
-    for (const float x : random.Normal(kInputs, 0.5f)) {
-      scales.push_back(std::exp(x));
-    }
-  }
-
-  static constexpr int64_t kRows = 150, kInputs = 75;  // a last group of 11
-  MatrixView<const float> w() const {
-    return MatrixView<const float>(weights.data(), kRows, kInputs);
-  }
-  MatrixView<const float> g() const {
-    return MatrixView<const float>(gradient.data(), kRows, kInputs);
-  }
-
-  std::vector<float> weights;
-  std::vector<float> gradient;
-  std::vector<float> scales;
-};
-
-std::vector<float> Nearest(const std::vector<float>& weights,
-                           const GridSpec& spec, ThreadPool& pool) {
-  RoundOptions options;
-  options.spec = spec;
-  std::vector<float> values(weights.size());
-  Dequantize(RoundMatrix(MatrixView<const float>(weights.data(), Scaled::kRows,
-                                                 Scaled::kInputs),
-                         options, pool),
-             MatrixView<float>(values.data(), Scaled::kRows, Scaled::kInputs),
-             pool);
-  return values;
-}
-
-TEST(ScaledMatrixTest, OnesAreRoundToNearest) {
-  ThreadPool pool(2);
-  const Scaled m(1);
-  for (const GridSpec& spec : testing::kTrainedGrids) {
-    SCOPED_TRACE(GridName(spec));
-    ScaledMatrix matrix(m.w(), spec);
-    matrix.Round(std::vector<float>(Scaled::kInputs, 1.0f), pool);
-    const absl::Span<const float> got = testing::Flat(matrix.values());
-    EXPECT_EQ(std::vector<float>(got.begin(), got.end()),
-              Nearest(m.weights, spec, pool));
-  }
-}
-
-TEST(ScaledMatrixTest, ValuesAreTheScaledMatrixRounded) {
-  ThreadPool pool(2);
-  const Scaled m(2);
-  std::vector<float> product = m.weights;
-  for (size_t i = 0; i < product.size(); ++i) {
-    product[i] *= m.scales[i % Scaled::kInputs];
-  }
-  ScaledMatrix matrix(m.w(), kZeros);
-  matrix.Round(m.scales, pool);
-  const std::vector<float> rounded = Nearest(product, kZeros, pool);
-  for (size_t i = 0; i < rounded.size(); ++i) {
-    ASSERT_EQ(testing::Flat(matrix.values())[i],
-              rounded[i] / m.scales[i % Scaled::kInputs]);
-  }
-}
-
-// sum G value as a function of log scale j, with the residuals of rounding, in
-// steps, what they are at the start. Steps follow the range of their group.
-double FrozenLoss(const Scaled& m, const GridSpec& spec,
-                  const ScaledMatrix& matrix, int64_t moved, double change) {
-  double sum = 0;
-  for (int64_t row = 0; row < Scaled::kRows; ++row) {
-    const float* w = m.w().row(row);
-    for (int64_t first = 0; first < Scaled::kInputs; first += 32) {
-      const int64_t last = std::min<int64_t>(first + 32, Scaled::kInputs);
-      const auto range = [&](bool at_start) {
-        double min = 0, max = 0;
-        for (int64_t j = first; j < last; ++j) {
-          double x = static_cast<double>(w[j]) * m.scales[j];
-          if (j == moved && !at_start) x *= std::exp(change);
-          min = std::min(min, x);
-          max = std::max(max, x);
-        }
-        return spec.offset == CodeOffset::kZeros ? max - min
-               : max >= -min                     ? max
-                                                 : -min;
-      };
-      const double step = range(false) / range(true);
-      for (int64_t j = first; j < last; ++j) {
-        double scale = m.scales[j];
-        const double residual =
-            (static_cast<double>(matrix.values().row(row)[j]) - w[j]) * scale;
-        if (j == moved) scale *= std::exp(change);
-        sum += m.g().row(row)[j] * (w[j] + residual * step / scale);
-      }
-    }
-  }
-  return sum;
-}
-
-TEST(ScaledMatrixTest, SlopesAreFiniteDifferencesWithFrozenResiduals) {
-  ThreadPool pool(2);
-  const Scaled m(3);
-  for (const GridSpec& spec : {kZeros, GridSpec{4, 32, CodeOffset::kSymmetric},
-                               GridSpec{2, 32, CodeOffset::kZeros}}) {
-    SCOPED_TRACE(GridName(spec));
-    ScaledMatrix matrix(m.w(), spec);
-    matrix.Round(m.scales, pool);
-    std::vector<double> slopes(Scaled::kInputs);
-    matrix.AddSlopes(m.g(), absl::MakeSpan(slopes), pool);
-    for (int64_t j = 0; j < Scaled::kInputs; ++j) {
-      constexpr double kStep = 1e-6;
-      const double want = (FrozenLoss(m, spec, matrix, j, kStep) -
-                           FrozenLoss(m, spec, matrix, j, -kStep)) /
-                          (2 * kStep);
-      // Sums of at most 64 floats and their groups' errors, then doubles.
-      EXPECT_NEAR(slopes[static_cast<size_t>(j)], want, 1e-4) << "input " << j;
-    }
-  }
-}
-
-// ---- A block
 
 TeqOptions Quick(int64_t iterations) {
   TeqOptions options;
@@ -338,6 +212,28 @@ TEST_F(TeqTest, DeadConstantAndHugeChannelsStayFinite) {
                     return scale >= 1e-6f && scale <= 1e6f;
                   })));
     }
+  }
+}
+
+TEST_F(TeqTest, JudgesEightBitsByFloatProducts) {
+  // One matrix of 8 bits is enough; and 4 bits alone stay with bf16.
+  TrainedBlock mixed = tiny_.With(kZeros);
+  mixed.grids[1] = GridSpec{8, 32, CodeOffset::kSymmetric};
+  for (const auto& [trained, precision] :
+       {std::pair(mixed, GemmPrecision::kF32),
+        std::pair(tiny_.With(kZeros), GemmPrecision::kBF16)}) {
+    TeqOptions options = Quick(2);
+    std::vector<double> losses;
+    for (const std::optional<GemmPrecision> asked :
+         {std::optional<GemmPrecision>(), std::optional(GemmPrecision::kF32),
+          std::optional(GemmPrecision::kBF16)}) {
+      options.precision = asked;
+      const auto result = TrainTeq(trained, options, pool_);
+      ASSERT_THAT(result, IsOk());
+      losses.push_back(result->identity_loss);
+    }
+    EXPECT_NE(losses[1], losses[2]);
+    EXPECT_EQ(losses[0], losses[precision == GemmPrecision::kF32 ? 1 : 2]);
   }
 }
 

@@ -1,5 +1,6 @@
-// Which windows each training step looks at: all of them once, in random order,
-// before any comes again.
+// Which windows each training step looks at: rounds of whole batches, each in a
+// random order of its own, in which no window comes twice. Where the windows
+// are no multiple of the batch, a round leaves out the rest, at random.
 //
 //   BatchOrder order(/*windows=*/128, /*batch=*/8, /*seed=*/1);
 //   for (int i = 0; i < iterations; ++i) Train(order.Next());   // [8]
@@ -31,8 +32,7 @@ class BatchOrder {
     std::iota(order_.begin(), order_.end(), 0);
   }
 
-  // Valid until the next call. What is left of a round and is too short for a
-  // batch waits for a later round.
+  // Valid until the next call.
   absl::Span<const int64_t> Next() {
     if (next_ + batch_ > order_.size()) {
       Shuffle();

@@ -1,10 +1,12 @@
 #include "quantization/tuning/trained_block.h"
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/gemm/gemm.h"
 #include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/block/hidden_states.h"
@@ -49,6 +51,13 @@ absl::Status CheckTrainedBlock(const TrainedBlock& trained, ThreadPool& pool) {
     }
   }
   return absl::OkStatus();
+}
+
+GemmPrecision TrainingPrecision(const TrainedGrids& grids) {
+  for (const std::optional<GridSpec>& grid : grids) {
+    if (grid.has_value() && grid->bits == 8) return GemmPrecision::kF32;
+  }
+  return GemmPrecision::kBF16;
 }
 
 }  // namespace nibble

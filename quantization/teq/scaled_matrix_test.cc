@@ -1,0 +1,163 @@
+// The values of scaled matrices, and their slopes.
+#include "quantization/teq/scaled_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
+#include "kernels/thread_pool.h"
+#include "quantization/block/block_testing.h"
+#include "quantization/rounding/grid.h"
+#include "quantization/rounding/quantized_matrix.h"
+#include "quantization/rounding/round_matrix.h"
+#include "quantization/tuning/training_testing.h"
+#include "tensor/coded_matrix.h"
+#include "tensor/view.h"
+#include "testing/random_tensor.h"
+
+namespace nibble {
+namespace {
+
+using ::nibble::testing::GridName;
+using ::nibble::testing::RandomValues;
+
+constexpr GridSpec kZeros = {4, 32, CodeOffset::kZeros};
+
+struct Scaled {
+  explicit Scaled(uint64_t seed) {
+    RandomValues random(seed);
+    weights = random.Normal(kRows * kInputs, 0.1f);
+    gradient = random.Normal(kRows * kInputs, 1.0f);
+    for (const float x : random.Normal(kInputs, 0.5f)) {
+      scales.push_back(std::exp(x));
+    }
+  }
+
+  static constexpr int64_t kRows = 150, kInputs = 75;  // a last group of 11
+  MatrixView<const float> w() const {
+    return MatrixView<const float>(weights.data(), kRows, kInputs);
+  }
+  MatrixView<const float> g() const {
+    return MatrixView<const float>(gradient.data(), kRows, kInputs);
+  }
+
+  std::vector<float> weights;
+  std::vector<float> gradient;
+  std::vector<float> scales;
+};
+
+std::vector<float> Nearest(const std::vector<float>& weights,
+                           const GridSpec& spec, ThreadPool& pool) {
+  RoundOptions options;
+  options.spec = spec;
+  std::vector<float> values(weights.size());
+  Dequantize(RoundMatrix(MatrixView<const float>(weights.data(), Scaled::kRows,
+                                                 Scaled::kInputs),
+                         options, pool),
+             MatrixView<float>(values.data(), Scaled::kRows, Scaled::kInputs),
+             pool);
+  return values;
+}
+
+TEST(ScaledMatrixTest, OnesAreRoundToNearest) {
+  ThreadPool pool(2);
+  const Scaled m(1);
+  for (const GridSpec& spec : testing::kTrainedGrids) {
+    SCOPED_TRACE(GridName(spec));
+    ScaledMatrix matrix(m.w(), spec);
+    matrix.Round(std::vector<float>(Scaled::kInputs, 1.0f), pool);
+    const absl::Span<const float> got = testing::Flat(matrix.values());
+    EXPECT_EQ(std::vector<float>(got.begin(), got.end()),
+              Nearest(m.weights, spec, pool));
+  }
+}
+
+TEST(ScaledMatrixTest, ValuesAreTheScaledMatrixRounded) {
+  ThreadPool pool(2);
+  const Scaled m(2);
+  std::vector<float> product = m.weights;
+  for (size_t i = 0; i < product.size(); ++i) {
+    product[i] *= m.scales[i % Scaled::kInputs];
+  }
+  ScaledMatrix matrix(m.w(), kZeros);
+  matrix.Round(m.scales, pool);
+  const std::vector<float> rounded = Nearest(product, kZeros, pool);
+  for (size_t i = 0; i < rounded.size(); ++i) {
+    ASSERT_EQ(testing::Flat(matrix.values())[i],
+              rounded[i] / m.scales[i % Scaled::kInputs]);
+  }
+}
+
+// sum G value as a function of log scale j, with the residuals of rounding, in
+// steps, what they are at the start. Steps follow the range of their group.
+double FrozenLoss(const Scaled& m, const GridSpec& spec,
+                  const ScaledMatrix& matrix, int64_t moved, double change) {
+  double sum = 0;
+  for (int64_t row = 0; row < Scaled::kRows; ++row) {
+    const float* w = m.w().row(row);
+    for (int64_t first = 0; first < Scaled::kInputs; first += 32) {
+      const int64_t last = std::min<int64_t>(first + 32, Scaled::kInputs);
+      const auto range = [&](bool at_start) {
+        constexpr double kFar = std::numeric_limits<double>::infinity();
+        const bool minimums = spec.offset == CodeOffset::kMinimums;
+        double min = minimums ? kFar : 0, max = minimums ? -kFar : 0;
+        for (int64_t j = first; j < last; ++j) {
+          double x = static_cast<double>(w[j]) * m.scales[j];
+          if (j == moved && !at_start) x *= std::exp(change);
+          min = std::min(min, x);
+          max = std::max(max, x);
+        }
+        if (spec.offset != CodeOffset::kSymmetric) return max - min;
+        return max >= -min ? max : -min;
+      };
+      const double step = range(false) / range(true);
+      for (int64_t j = first; j < last; ++j) {
+        double scale = m.scales[j];
+        const double residual =
+            (static_cast<double>(matrix.values().row(row)[j]) - w[j]) * scale;
+        if (j == moved) scale *= std::exp(change);
+        sum += m.g().row(row)[j] * (w[j] + residual * step / scale);
+      }
+    }
+  }
+  return sum;
+}
+
+TEST(ScaledMatrixTest, SlopesAreFiniteDifferencesWithFrozenResiduals) {
+  ThreadPool pool(2);
+  Scaled m(3);
+  // Groups above 0, and below, whose ranges do not hold it.
+  for (int64_t row = 0; row < Scaled::kRows; ++row) {
+    for (int64_t j = 0; j < 32; ++j) {
+      float& w = m.weights[static_cast<size_t>(row * Scaled::kInputs + j)];
+      if (row % 3 == 1) w = 1 + std::abs(w);
+      if (row % 3 == 2) w = -1 - std::abs(w);
+    }
+  }
+  for (const GridSpec& spec : {kZeros, GridSpec{4, 32, CodeOffset::kSymmetric},
+                               GridSpec{2, 32, CodeOffset::kZeros},
+                               GridSpec{4, 32, CodeOffset::kMinimums},
+                               GridSpec{2, 32, CodeOffset::kMinimums}}) {
+    SCOPED_TRACE(GridName(spec));
+    ScaledMatrix matrix(m.w(), spec);
+    matrix.Round(m.scales, pool);
+    std::vector<double> slopes(Scaled::kInputs);
+    matrix.AddSlopes(m.g(), absl::MakeSpan(slopes), pool);
+    for (int64_t j = 0; j < Scaled::kInputs; ++j) {
+      constexpr double kStep = 1e-6;
+      const double want = (FrozenLoss(m, spec, matrix, j, kStep) -
+                           FrozenLoss(m, spec, matrix, j, -kStep)) /
+                          (2 * kStep);
+      // Sums of at most 64 floats and their groups' errors, then doubles.
+      EXPECT_NEAR(slopes[static_cast<size_t>(j)], want, 1e-4) << "input " << j;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
