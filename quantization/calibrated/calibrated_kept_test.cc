@@ -147,7 +147,8 @@ TEST_F(CalibratedKept, HoldsTheFoldedWeights) {
                    Options());
       ASSERT_THAT(result, IsOk());
       const TensorSource& tensors = *result->checkpoint.tensors;
-      for (const RowRange& range : {names.qkv.weight[0], names.down.weight[0]}) {
+      for (const RowRange& range :
+           {names.qkv.weight[0], names.down.weight[0]}) {
         EXPECT_EQ(tensors.FindCoded(range.tensor), nullptr);
         const auto view = tensors.Find(range.tensor);
         ASSERT_THAT(view, IsOk());

@@ -50,8 +50,7 @@ absl::Status CheckWindows(const Recipe& recipe,
       "; give the same text and tokenizer, or remove calibration.digest"));
 }
 
-absl::Status CheckGrids(const MatrixGrids& grids,
-                        const DecoderConfig& config) {
+absl::Status CheckGrids(const MatrixGrids& grids, const DecoderConfig& config) {
   const std::vector<std::string> names = MatrixNames(config);
   const absl::Status patterns = grids.CheckPatterns(names);
   if (!patterns.ok()) return patterns;

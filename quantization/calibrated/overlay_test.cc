@@ -49,8 +49,7 @@ class OverlayTest : public ::testing::Test {
       ASSERT_THAT(block, IsOk());
       blocks_.push_back(*std::move(block));
     }
-    auto result =
-        OverlayCheckpoint(checkpoint_, blocks_, std::nullopt, pool_);
+    auto result = OverlayCheckpoint(checkpoint_, blocks_, std::nullopt, pool_);
     ASSERT_THAT(result, IsOk());
     result_ = *std::move(result);
   }

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,7 @@ class JournalEvaluator : public Evaluator {
   const std::string path_;
   SearchJournal journal_;
   std::map<size_t, Begun> begun_;
+  std::set<std::string> made_;  // recipes quantized in this run, as text
 };
 
 }  // namespace nibble

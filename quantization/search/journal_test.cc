@@ -114,6 +114,16 @@ TEST(Journal, RemembersWhatTrialsTook) {
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult resumed,
                               SearchRecipe(recipes, second_journal, Options()));
   EXPECT_GE(resumed.trials[0].quantize_seconds, 0.03);
+
+  // Not those of this run, of recipes that come again as the screening's do.
+  FakeEvaluator again({"perplexity", 10, false},
+                      [](const Recipe&) { return Outcome(12); });
+  JournalEvaluator again_journal(again, JournalPath(), "model");
+  NIBBLE_ASSERT_OK_AND_ASSIGN(
+      const SearchResult twice,
+      SearchRecipe({recipes[0], recipes[0]}, again_journal, Options()));
+  EXPECT_EQ(again.recipes.size(), 1u);
+  EXPECT_FALSE(twice.trials[1].model.seconds.has_value());
   EXPECT_THAT(second.recipes, IsEmpty());
 }
 
