@@ -19,9 +19,9 @@
 #include "apps/common/progress_bar.h"
 #include "apps/common/version.h"
 #include "kernels/machine_limits.h"
-#include "models/packed_names.h"
 #include "models/registry.h"
 #include "quantization/calibrated/calibrated_flow.h"
+#include "quantization/calibrated/flow_checks.h"
 #include "quantization/calibration/text.h"
 #include "quantization/export/gguf_export.h"
 #include "quantization/export/gguf_metadata.h"
@@ -96,18 +96,6 @@ double PeakMultiplies(ThreadPool& pool) {
     best = std::max(best, static_cast<double>(done) / seconds);
   }
   return best;
-}
-
-// The names of all matrices of layers, as in a .nib file.
-std::vector<std::string> MatrixNames(const DecoderConfig& config) {
-  std::vector<std::string> names;
-  for (const LayerTensors& layer : PackedTensorNames(config).layers) {
-    for (const LinearTensors* linear :
-         {&layer.qkv, &layer.attention, &layer.up, &layer.down}) {
-      names.push_back(linear->weight[0].tensor);
-    }
-  }
-  return names;
 }
 
 absl::Status CheckGguf(const Checkpoint& checkpoint, const Recipe& recipe,
@@ -196,8 +184,7 @@ absl::Status CheckCanWrite(const Checkpoint& checkpoint, const Recipe& recipe,
   }
   const absl::StatusOr<MatrixGrids> grids = MatrixGrids::Create(recipe);
   if (!grids.ok()) return grids.status();
-  const absl::Status fits =
-      grids->CheckPatterns(MatrixNames(checkpoint.config));
+  const absl::Status fits = CheckGrids(*grids, checkpoint.config);
   if (!fits.ok()) return fits;
   switch (format) {
     case OutputFormat::kNib:

@@ -11,9 +11,7 @@
 #include "quantization/rounding/grid.h"
 
 namespace nibble {
-namespace {
 
-// The names of all matrices, as in a .nib file.
 std::vector<std::string> MatrixNames(const DecoderConfig& config) {
   std::vector<std::string> names;
   for (const LayerTensors& layer : PackedTensorNames(config).layers) {
@@ -24,8 +22,6 @@ std::vector<std::string> MatrixNames(const DecoderConfig& config) {
   }
   return names;
 }
-
-}  // namespace
 
 absl::Status CheckWindows(const Recipe& recipe,
                           const CalibrationWindows* windows, bool needed,

@@ -9,6 +9,8 @@
 #define NIBBLE_QUANTIZATION_CALIBRATED_FLOW_CHECKS_H_
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "models/decoder_config.h"
@@ -23,6 +25,9 @@ namespace nibble {
 absl::Status CheckWindows(const Recipe& recipe,
                           const CalibrationWindows* windows, bool needed,
                           int64_t max_positions);
+
+// Of the layers' matrices, as in a .nib file.
+std::vector<std::string> MatrixNames(const DecoderConfig& config);
 
 // InvalidArgument: a pattern matches none of the model's matrices, or a
 // matrix's grid is none (rounding/grid.h).
