@@ -27,6 +27,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 constexpr size_t kFirstGood = 5;
+constexpr size_t kNone = kFirstGood + 1;  // is not reached
 
 std::string JournalPath() {
   const std::string path =
@@ -77,7 +78,7 @@ TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
   EXPECT_THAT(SearchRecipe(recipes, first_journal, Options()),
               StatusIs(absl::StatusCode::kCancelled, ::testing::_));
 
-  FakeEvaluator second = MakeEvaluator(/*cancelled=*/9);
+  FakeEvaluator second = MakeEvaluator(kNone);
   second.any_number = true;
   JournalEvaluator second_journal(second, path, "model");
   EXPECT_EQ(second_journal.Resume(), 3u);
@@ -85,7 +86,7 @@ TEST(Journal, AResumedSearchFindsTheSameAndRepeatsNothing) {
                               SearchRecipe(recipes, second_journal, Options()));
   EXPECT_EQ(second.recipes.size(), 3u);
 
-  FakeEvaluator whole = MakeEvaluator(/*cancelled=*/9);
+  FakeEvaluator whole = MakeEvaluator(kNone);
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult expected,
                               SearchRecipe(recipes, whole, Options()));
   EXPECT_EQ(resumed.chosen, expected.chosen);
@@ -108,7 +109,7 @@ TEST(Journal, RemembersWhatTrialsTook) {
   JournalEvaluator first_journal(first, path, "model");
   ASSERT_THAT(SearchRecipe(recipes, first_journal, Options()), IsOk());
 
-  FakeEvaluator second = MakeEvaluator(9);
+  FakeEvaluator second = MakeEvaluator(kNone);
   JournalEvaluator second_journal(second, path, "model");
   EXPECT_EQ(second_journal.Resume(), 1u);
   NIBBLE_ASSERT_OK_AND_ASSIGN(const SearchResult resumed,
@@ -130,11 +131,11 @@ TEST(Journal, RemembersWhatTrialsTook) {
 TEST(Journal, QuantizesAModelAgainOnlyWhereItIsNeeded) {
   const std::string path = JournalPath();
   const std::vector<Recipe> recipes = OneGrid();
-  FakeEvaluator first = MakeEvaluator(9);
+  FakeEvaluator first = MakeEvaluator(kNone);
   JournalEvaluator first_journal(first, path, "model");
   ASSERT_TRUE(SearchRecipe(recipes, first_journal, Options()).ok());
 
-  FakeEvaluator second = MakeEvaluator(9);
+  FakeEvaluator second = MakeEvaluator(kNone);
   second.any_number = true;
   JournalEvaluator second_journal(second, path, "model");
   EXPECT_EQ(second_journal.Resume(), kFirstGood + 1);
@@ -150,7 +151,7 @@ TEST(Journal, QuantizesAModelAgainOnlyWhereItIsNeeded) {
 
 TEST(Journal, BeginsAnewForAnotherModelOrADamagedFile) {
   const std::string path = JournalPath();
-  FakeEvaluator evaluator = MakeEvaluator(9);
+  FakeEvaluator evaluator = MakeEvaluator(kNone);
   JournalEvaluator journal(evaluator, path, "model");
   ASSERT_TRUE(SearchRecipe(OneGrid(), journal, Options()).ok());
   EXPECT_EQ(JournalEvaluator(evaluator, path, "another").Resume(), 0u);
