@@ -14,7 +14,8 @@
 // agreement), and measures the metrics. Spared are
 //
 //   the whole trial    of a method that lost already, on another grid, to one
-//                      that takes no longer (by divergence);
+//                      that takes no longer (by divergence) and is tried on
+//                      this grid too;
 //   the measurement    of a model whose divergence is worse than that of one
 //                      that failed;
 //   all methods        on a grid on which round to nearest diverges far more

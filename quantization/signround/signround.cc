@@ -27,7 +27,7 @@ namespace nibble {
 namespace {
 
 // From half of the iterations to their end, on which a quarter of the way lies,
-// losses were seen to fall by a third at most: with this many times that of the
+// losses were seen to fall by 47% at most: with this many times that of the
 // best start, training ends there (docs/quantization.md).
 constexpr double kHopelessLoss = 2;
 

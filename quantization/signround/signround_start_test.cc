@@ -11,6 +11,7 @@
 #include "quantization/rounding/quantized_matrix.h"
 #include "quantization/signround/signround.h"
 #include "quantization/signround/signround_testing.h"
+#include "quantization/signround/tuned_matrix.h"
 #include "tensor/view.h"
 #include "testing/matchers.h"
 
@@ -44,6 +45,33 @@ TEST_F(SignRoundTest, StartsFromAnotherMethodsResult) {
     for (size_t i = 0; i < kLinearCount; ++i) {
       ExpectSame(result->matrices[i], other->matrices[i]);
     }
+  }
+}
+
+// Where training begins: shifts that just give the start's codes.
+TEST_F(SignRoundTest, ShiftsGiveTheCodesOfAStart) {
+  for (const GridSpec& spec : testing::kTrainedGrids) {
+    if (spec.bits == 8) continue;
+    SCOPED_TRACE(GridName(spec));
+    SignRoundOptions options = Quick(60);
+    options.learning_rate = 1.0 / 60;
+    const auto other = TuneSignRound(tiny_.With(spec), options, pool_);
+    const auto nearest = TuneSignRound(tiny_.With(spec), Quick(0), pool_);
+    ASSERT_THAT(other, IsOk());
+    ASSERT_THAT(nearest, IsOk());
+    int64_t moved = 0;
+    for (size_t i = 0; i < kLinearCount; ++i) {
+      const QuantizedMatrix& start = other->matrices[i];
+      TunedMatrix matrix(tiny_.weights.linears[i].view(), spec, pool_);
+      matrix.StartFrom(start, pool_);
+      QuantizedMatrix result = matrix.MakeResult();
+      matrix.Encode(result, pool_);
+      ExpectSame(result, start);
+      for (size_t j = 0; j < start.codes.size(); ++j) {
+        moved += start.codes[j] != nearest->matrices[i].codes[j];
+      }
+    }
+    EXPECT_GT(moved, 0);
   }
 }
 
