@@ -220,29 +220,43 @@ void SearchClips(const DecoderConfig& config, const BlockStatistics& statistics,
 
 }  // namespace
 
+std::vector<ChosenScales> SearchAwqScales(const DecoderConfig& config,
+                                          const BlockStatistics& statistics,
+                                          const AwqOptions& options,
+                                          const BlockWeights<float>& weights,
+                                          ThreadPool& pool) {
+  // No pair's producer is a consumer of a later pair: what is folded for one
+  // changes nothing for the others.
+  std::vector<ChosenScales> pairs;
+  for (const FoldablePair& pair : FoldablePairs(config)) {
+    std::optional<ChosenScales> chosen =
+        PairSearch(pair, statistics, options, weights, pool).Search();
+    if (chosen.has_value()) pairs.push_back(*std::move(chosen));
+  }
+  return pairs;
+}
+
 AwqResult TransformAwq(const DecoderConfig& config,
                        const BlockStatistics& statistics,
                        const AwqOptions& options, BlockWeights<float>& weights,
                        ThreadPool& pool) {
   AwqResult result;
+  result.pairs = SearchAwqScales(config, statistics, options, weights, pool);
   ColumnScales columns;
   for (const LinearId id : kAllLinears) {
     columns[Index(id)].assign(static_cast<size_t>(weights[id].inputs), 1.0f);
   }
-  for (const FoldablePair& pair : FoldablePairs(config)) {
-    std::optional<ChosenScales> chosen =
-        PairSearch(pair, statistics, options, weights, pool).Search();
-    if (!chosen.has_value()) continue;
-    if (chosen->family != ScaleFamily::kIdentity) {
-      Fold(pair, chosen->scales, config, weights);
+  for (const ChosenScales& chosen : result.pairs) {
+    const FoldablePair& pair = chosen.pair;
+    if (chosen.family != ScaleFamily::kIdentity) {
+      Fold(pair, chosen.scales, config, weights);
     }
     for (const LinearId id : pair.consumers) {
       for (size_t j = 0; j < columns[Index(id)].size(); ++j) {
         columns[Index(id)][j] =
-            chosen->scales[static_cast<size_t>(pair.scale_of_input[j])];
+            chosen.scales[static_cast<size_t>(pair.scale_of_input[j])];
       }
     }
-    result.pairs.push_back(*std::move(chosen));
   }
   if (options.clip) {
     SearchClips(config, statistics, options, columns, weights, result, pool);

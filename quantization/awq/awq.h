@@ -86,6 +86,14 @@ struct AwqResult {
   }
 };
 
+// The best scales of each pair, in the order of FoldablePairs; not of pairs
+// none of whose linears is rounded. REQUIRES: as TransformAwq.
+std::vector<ChosenScales> SearchAwqScales(const DecoderConfig& config,
+                                          const BlockStatistics& statistics,
+                                          const AwqOptions& options,
+                                          const BlockWeights<float>& weights,
+                                          ThreadPool& pool);
+
 // Folds the scales into `weights`, of a block of `config`'s model. Pairs none
 // of whose linears is rounded are left alone. Does not depend on the number of
 // threads. REQUIRES: CheckWeights (rounding/round_matrix.h) passed for each

@@ -34,6 +34,13 @@ bool Trains(const Recipe& recipe) {
          recipe.rounding() == Recipe::SIGNROUND;
 }
 
+// The transform reads second moments: AWQ's always, TEQ's where it trains for
+// the errors that GPTQ leaves.
+bool TransformsByMoments(const Recipe& recipe) {
+  return recipe.transform() == Recipe::AWQ ||
+         (recipe.transform() == Recipe::TEQ && RunsGptq(recipe));
+}
+
 // GPTQ compares the inputs of both models.
 bool Corrects(const Recipe& recipe) {
   return RunsGptq(recipe) && recipe.gptq().asymmetric_correction() > 0;
@@ -135,7 +142,7 @@ absl::StatusOr<FinishedBlock> BlockQuantizer::Quantize(
 absl::Status BlockQuantizer::FloatPass(BlockWork& work) {
   const absl::Time start = absl::Now();
   const double before = pass_.multiplies();
-  const bool grams = recipe_.transform() == Recipe::AWQ;
+  const bool grams = TransformsByMoments(recipe_);
   HiddenStates& states = *work.streams.floats;
   HiddenStates* outputs = floats_wait() ? nullptr : &states;
   if (floats_wait() && Trains(recipe_)) {

@@ -40,6 +40,8 @@ inline std::vector<std::string> AllRecipes() {
       grid + text + "rounding: SIGNROUND signround { iterations: 2 batch: 2 }",
       grid + text + "transform: AWQ rounding: GPTQ" + kept,
       grid + text + "transform: TEQ teq { iterations: 2 batch: 2 }" + kept,
+      grid + text +
+          "transform: TEQ rounding: GPTQ teq { iterations: 2 batch: 2 }",
   };
 }
 

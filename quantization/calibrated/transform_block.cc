@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -61,34 +62,55 @@ absl::Status CheckAllWeights(const BlockWork& work) {
   return absl::OkStatus();
 }
 
-absl::Status TransformByActivations(BlockWork& work) {
-  const absl::Status checked = CheckAllWeights(work);
-  if (!checked.ok()) return checked;
-  BlockStatistics statistics;
-  std::array<std::vector<double>, kLinearCount> variances;
-  const bool gptq = RunsGptq(work.recipe);
-  AwqOptions options;
-  options.scale_steps = work.recipe.awq().scale_steps();
-  options.clip = work.recipe.awq().clip();
+// Of the inputs of a matrix that GPTQ will round; else empty.
+std::vector<double> VariancesBehind(const BlockWork& work, LinearId id) {
+  if (!RunsGptq(work.recipe) || !IsCalibrated(work, id)) return {};
+  FactorOptions factor;
+  factor.act_order = work.recipe.gptq().act_order();
+  factor.damping = work.recipe.gptq().damping();
+  return ConditionalVariances(*work.grams[At(id)], factor, work.pool);
+}
+
+// What AWQ is told of the matrices, as far as their inputs go.
+struct MomentStatistics {
+  BlockStatistics inputs;
+  std::array<std::vector<double>, kLinearCount> variances;  // viewed by inputs
+};
+
+absl::Status FillStatistics(const BlockWork& work, MomentStatistics* filled) {
   for (const LinearId id : kAllLinears) {
     const Gram& gram = *work.grams[At(id)];
     if (!gram.is_finite()) {
       return absl::InvalidArgumentError(
           absl::StrCat(work.Name(id), ": its inputs are not finite numbers"));
     }
-    statistics[At(id)] = {gram.mean(), gram.mean_absolute()};
-    if (gptq && IsCalibrated(work, id)) {
-      FactorOptions factor;
-      factor.act_order = work.recipe.gptq().act_order();
-      factor.damping = work.recipe.gptq().damping();
-      variances[At(id)] = ConditionalVariances(gram, factor, work.pool);
-      statistics[At(id)].variances = variances[At(id)];
-    }
-    const std::optional<MatrixGrid>& grid = work.grids[At(id)];
-    if (grid.has_value()) options.grids[At(id)] = grid->spec;
+    filled->variances[At(id)] = VariancesBehind(work, id);
+    filled->inputs[At(id)] = {gram.mean(), gram.mean_absolute(),
+                              filled->variances[At(id)]};
   }
-  AwqResult result =
-      TransformAwq(work.config, statistics, options, work.weights, work.pool);
+  return absl::OkStatus();
+}
+
+TrainedGrids GridsOf(const BlockWork& work) {
+  TrainedGrids grids;
+  for (const LinearId id : kAllLinears) {
+    const std::optional<MatrixGrid>& grid = work.grids[At(id)];
+    if (grid.has_value()) grids[At(id)] = grid->spec;
+  }
+  return grids;
+}
+
+absl::Status TransformByActivations(BlockWork& work) {
+  absl::Status status = CheckAllWeights(work);
+  MomentStatistics statistics;
+  if (status.ok()) status = FillStatistics(work, &statistics);
+  if (!status.ok()) return status;
+  AwqOptions options;
+  options.scale_steps = work.recipe.awq().scale_steps();
+  options.clip = work.recipe.awq().clip();
+  options.grids = GridsOf(work);
+  AwqResult result = TransformAwq(work.config, statistics.inputs, options,
+                                  work.weights, work.pool);
   for (const ChosenScales& chosen : result.pairs) {
     ScaleReport& report = AddScales(chosen.pair, chosen.scales, work);
     report.set_identity_loss(chosen.identity_loss);
@@ -101,6 +123,51 @@ absl::Status TransformByActivations(BlockWork& work) {
   return absl::OkStatus();
 }
 
+// What GPTQ leaves of an error at each input: the square root of the share of
+// its variance that the inputs which follow do not explain.
+std::vector<float> ResidualsOf(const Gram& gram,
+                               absl::Span<const double> variances) {
+  const MomentDiagonal diagonal = DiagonalOf(gram);
+  std::vector<float> residuals;
+  residuals.reserve(variances.size());
+  for (size_t j = 0; j < variances.size(); ++j) {
+    // Damping may make more of a variance than the input has.
+    residuals.push_back(static_cast<float>(
+        std::sqrt(std::min(1.0, variances[j] / diagonal.values[j]))));
+  }
+  return residuals;
+}
+
+using Residuals = std::array<std::vector<float>, kLinearCount>;
+
+// Where GPTQ rounds, TEQ trains for the errors that it leaves, and starts from
+// AWQ's scales. `options` views `residuals`.
+absl::Status PrepareForGptq(BlockWork& work, TeqOptions& options,
+                            Residuals& residuals) {
+  absl::Status status = CheckAllWeights(work);
+  MomentStatistics statistics;
+  if (status.ok()) status = FillStatistics(work, &statistics);
+  if (!status.ok()) return status;
+  for (const LinearId id : kAllLinears) {
+    residuals[At(id)] =
+        ResidualsOf(*work.grams[At(id)], statistics.variances[At(id)]);
+    options.residuals[At(id)] = residuals[At(id)];
+  }
+  AwqOptions search;
+  search.grids = GridsOf(work);
+  const std::vector<ChosenScales> found = SearchAwqScales(
+      work.config, statistics.inputs, search, work.weights, work.pool);
+  for (const FoldablePair& pair : FoldablePairs(work.config)) {
+    std::vector<float>& start =
+        options.start.emplace_back(static_cast<size_t>(pair.free_scales), 1.0f);
+    for (const ChosenScales& chosen : found) {
+      if (chosen.pair.producer == pair.producer) start = chosen.scales;
+    }
+  }
+  work.grams = {};
+  return absl::OkStatus();
+}
+
 absl::Status TrainScales(BlockWork& work) {
   TrainedBlock trained;
   trained.config = &work.config;
@@ -108,10 +175,7 @@ absl::Status TrainScales(BlockWork& work) {
   trained.weights = &work.weights;
   trained.inputs = &*work.streams.quantized;
   trained.targets = &work.Targets();
-  for (const LinearId id : kAllLinears) {
-    const std::optional<MatrixGrid>& grid = work.grids[At(id)];
-    if (grid.has_value()) trained.grids[At(id)] = grid->spec;
-  }
+  trained.grids = GridsOf(work);
   const Recipe::Teq& recipe = work.recipe.teq();
   TeqOptions options;
   options.iterations = recipe.iterations();
@@ -122,6 +186,11 @@ absl::Status TrainScales(BlockWork& work) {
     options.precision = work.precision;  // else it is the method's to say
   }
   options.cancelled = work.Cancelled(options.batch);
+  Residuals residuals;
+  if (RunsGptq(work.recipe)) {
+    const absl::Status prepared = PrepareForGptq(work, options, residuals);
+    if (!prepared.ok()) return prepared;
+  }
   const absl::StatusOr<TeqResult> result =
       TrainTeq(trained, options, work.pool);
   if (absl::IsCancelled(result.status())) {

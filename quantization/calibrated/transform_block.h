@@ -10,7 +10,7 @@ namespace nibble {
 
 // Changes work.weights, and work.importance with them; sets work.clip. Does
 // nothing without a transform. REQUIRES: AWQ: work.grams; TEQ: both streams,
-// and work.Targets().
+// work.Targets(), and work.grams where GPTQ rounds.
 absl::Status TransformBlock(BlockWork& work);
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 #include "quantization/recipe/recipe.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -99,7 +100,14 @@ Recipe Completed(Recipe recipe) {
                                    !recipe.round_to_nearest().search());
   }
   if (recipe.transform() == Recipe::AWQ) FillFields(recipe.mutable_awq());
-  if (recipe.transform() == Recipe::TEQ) FillFields(recipe.mutable_teq());
+  if (recipe.transform() == Recipe::TEQ) {
+    Recipe::Teq* teq = recipe.mutable_teq();
+    FillFields(teq);
+    if (!teq->has_learning_rate()) {
+      teq->set_learning_rate(
+          RunsGptq(recipe) ? std::min(0.03, 2.0 / teq->iterations()) : 0.001);
+    }
+  }
   if (RunsGptq(recipe)) FillFields(recipe.mutable_gptq());
   switch (recipe.rounding()) {
     case Recipe::NEAREST:

@@ -58,6 +58,16 @@ TEST(Recipe, TunesByOneOverTheIterationsUnlessTold) {
                 .signround()
                 .learning_rate(),
             1 / 50.);
+  const auto teq_rate = [](const char* rounding, const char* teq) {
+    return Parse(std::string("transform: TEQ ") + rounding + teq)
+        .teq()
+        .learning_rate();
+  };
+  EXPECT_EQ(teq_rate("", ""), 0.001);
+  EXPECT_EQ(teq_rate("rounding: GPTQ ", ""), 2 / 200.);
+  EXPECT_EQ(teq_rate("rounding: SIGNROUND ", ""), 2 / 200.);
+  EXPECT_EQ(teq_rate("rounding: GPTQ ", "teq { iterations: 20 }"), 0.03);
+  EXPECT_EQ(teq_rate("rounding: GPTQ ", "teq { learning_rate: 0.5 }"), 0.5);
   EXPECT_EQ(Parse("rounding: SIGNROUND signround { learning_rate: 0.25 }")
                 .signround()
                 .learning_rate(),

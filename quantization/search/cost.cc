@@ -17,6 +17,9 @@ double TuningPasses(const Recipe& recipe, double iterations, double batch) {
 // Of a search for the range of each group, which reads no text.
 constexpr double kRangeSearch = 0.2;
 
+// Second moments of the inputs, and AWQ's scales from their variances.
+constexpr double kScalesBeforeGptq = 1.2;
+
 // GPTQ's statistics and rounding.
 double GptqPasses(const Recipe::Gptq& gptq) {
   // As far as each of four inputs, or as far as the last of them.
@@ -46,12 +49,14 @@ double RecipePasses(const Recipe& recipe) {
     case Recipe::AWQ:
       // The inputs' second moments; then, unless GPTQ will round, a product
       // with them for each step.
-      passes +=
-          1 + (RunsGptq(recipe) ? 0.2 : 0.06 * recipe.awq().scale_steps());
+      passes += RunsGptq(recipe) ? kScalesBeforeGptq
+                                 : 1 + 0.06 * recipe.awq().scale_steps();
       break;
     case Recipe::TEQ:
       passes +=
           TuningPasses(recipe, recipe.teq().iterations(), recipe.teq().batch());
+      // AWQ's scales, where the training starts.
+      if (RunsGptq(recipe)) passes += kScalesBeforeGptq;
       break;
   }
   if (RunsGptq(recipe)) passes += GptqPasses(recipe.gptq());

@@ -16,6 +16,7 @@
 namespace nibble {
 
 ChannelScales::ChannelScales(const TrainedBlock& trained,
+                             const LinearResiduals& residuals,
                              BlockObjective& objective, ThreadPool& pool)
     : objective_(objective), pairs_(FoldablePairs(*trained.config)) {
   for (const LinearId id : kAllLinears) {
@@ -23,7 +24,7 @@ ChannelScales::ChannelScales(const TrainedBlock& trained,
     if (!trained.grids[i].has_value()) continue;
     const BlockLinear<float>& linear = (*trained.weights)[id];
     ScaledMatrix& matrix =
-        matrices_[i].emplace(linear.view(), *trained.grids[i]);
+        matrices_[i].emplace(linear.view(), *trained.grids[i], residuals[i]);
     const std::vector<float> ones(static_cast<size_t>(linear.inputs), 1.0f);
     matrix.Round(ones, pool);
     objective_.block().SetLinear(id, matrix.values(), pool);

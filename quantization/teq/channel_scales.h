@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/folding/folding.h"
@@ -22,11 +23,15 @@
 
 namespace nibble {
 
+// In the order of LinearId.
+using LinearResiduals = std::array<absl::Span<const float>, kLinearCount>;
+
 class ChannelScales {
  public:
-  // Every matrix with a grid is rounded. Borrows the objective and the weights.
-  ChannelScales(const TrainedBlock& trained, BlockObjective& objective,
-                ThreadPool& pool);
+  // Every matrix with a grid is rounded. Borrows the objective, the weights and
+  // the residuals of scaled_matrix.h, which are empty or [inputs].
+  ChannelScales(const TrainedBlock& trained, const LinearResiduals& residuals,
+                BlockObjective& objective, ThreadPool& pool);
 
   // Pairs all of whose consumers have grids, by index into pairs().
   const std::vector<FoldablePair>& pairs() const { return pairs_; }

@@ -22,12 +22,23 @@ namespace {
 // beside the matrix.
 constexpr int64_t kRowsOfPart = 64;
 
+// From -1/2 to 1/2, the same for the same index (SplitMix64's finalizer).
+float SpreadEvenly(uint64_t index) {
+  uint64_t bits = (index + 1) * 0x9e3779b97f4a7c15u;
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+  bits ^= bits >> 31;
+  return static_cast<float>(bits >> 40) * 0x1p-24f - 0.5f;
+}
+
 }  // namespace
 
 ScaledMatrix::ScaledMatrix(MatrixView<const float> weights,
-                           const GridSpec& spec)
+                           const GridSpec& spec,
+                           absl::Span<const float> residuals)
     : weights_(weights),
       spec_(spec),
+      residuals_(residuals),
       values_(static_cast<size_t>(weights.rows * weights.cols)) {}
 
 void ScaledMatrix::Round(absl::Span<const float> scales, ThreadPool& pool) {
@@ -46,12 +57,27 @@ void ScaledMatrix::Round(absl::Span<const float> scales, ThreadPool& pool) {
         const int64_t count = std::min(size, inputs - first);
         const GroupGrid grid =
             FitGroup(absl::MakeConstSpan(scaled).subspan(first, count), spec_);
-        kernels.decode(scaled.data() + first, nullptr, count,
-                       FakeQuantGridOf(grid, spec_), values + first);
+        if (residuals_.empty()) {
+          kernels.decode(scaled.data() + first, nullptr, count,
+                         FakeQuantGridOf(grid, spec_), values + first);
+        } else {
+          AddErrors(grid, absl::MakeConstSpan(scaled).subspan(first, count),
+                    row * inputs + first, values + first);
+        }
       }
       for (int64_t j = 0; j < inputs; ++j) values[j] /= scales[j];
     }
   });
+}
+
+void ScaledMatrix::AddErrors(const GroupGrid& grid,
+                             absl::Span<const float> scaled, int64_t index,
+                             float* values) const {
+  const size_t first = static_cast<size_t>(index % weights_.cols);
+  for (size_t j = 0; j < scaled.size(); ++j) {
+    values[j] = scaled[j] + SpreadEvenly(static_cast<uint64_t>(index) + j) *
+                                grid.scale * residuals_[first + j];
+  }
 }
 
 // The group's step follows its extremes: where error, sum_j G_j (value_j -

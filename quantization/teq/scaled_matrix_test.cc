@@ -93,6 +93,44 @@ TEST(ScaledMatrixTest, ValuesAreTheScaledMatrixRounded) {
   }
 }
 
+// Uniform from -1/2 to 1/2 steps where residuals are 1, and that share of it
+// elsewhere; whatever code a weight would have had.
+TEST(ScaledMatrixTest, ResidualsAreErrorsSpreadOverTheStep) {
+  ThreadPool pool(2);
+  const Scaled m(4);
+  std::vector<float> residuals(Scaled::kInputs, 1.0f);
+  residuals[1] = 0.25f;
+  residuals[2] = 0.0f;
+  for (const GridSpec& spec : testing::kTrainedGrids) {
+    SCOPED_TRACE(GridName(spec));
+    ScaledMatrix matrix(m.w(), spec, residuals);
+    matrix.Round(m.scales, pool);
+    double sum = 0, squares = 0, small = 0;
+    for (int64_t row = 0; row < Scaled::kRows; ++row) {
+      std::vector<float> scaled(32);
+      for (int64_t j = 0; j < 32; ++j) {
+        scaled[j] = m.w().row(row)[j] * m.scales[j];
+      }
+      const double step = std::abs(double{FitGroup(scaled, spec).scale});
+      const auto error = [&](int64_t j) {  // in steps
+        return (double{matrix.values().row(row)[j]} - m.w().row(row)[j]) *
+               m.scales[j] / step;
+      };
+      EXPECT_NEAR(error(2), 0, 1e-5);
+      small += error(1) * error(1) / Scaled::kRows;
+      for (int64_t j = 3; j < 32; ++j) {
+        EXPECT_LE(std::abs(error(j)), 0.5001);
+        sum += error(j) / (29 * Scaled::kRows);
+        squares += error(j) * error(j) / (29 * Scaled::kRows);
+      }
+    }
+    // Five standard deviations of means over 4350 and 150 weights.
+    EXPECT_NEAR(sum, 0, 0.022);
+    EXPECT_NEAR(squares, 1.0 / 12, 0.006);
+    EXPECT_NEAR(small, 1.0 / 12 / 16, 0.002);
+  }
+}
+
 // sum G value as a function of log scale j, with the residuals of rounding, in
 // steps, what they are at the start. Steps follow the range of their group.
 double FrozenLoss(const Scaled& m, const GridSpec& spec,
@@ -143,18 +181,22 @@ TEST(ScaledMatrixTest, SlopesAreFiniteDifferencesWithFrozenResiduals) {
                                GridSpec{2, 32, CodeOffset::kZeros},
                                GridSpec{4, 32, CodeOffset::kMinimums},
                                GridSpec{2, 32, CodeOffset::kMinimums}}) {
-    SCOPED_TRACE(GridName(spec));
-    ScaledMatrix matrix(m.w(), spec);
-    matrix.Round(m.scales, pool);
-    std::vector<double> slopes(Scaled::kInputs);
-    matrix.AddSlopes(m.g(), absl::MakeSpan(slopes), pool);
-    for (int64_t j = 0; j < Scaled::kInputs; ++j) {
-      constexpr double kStep = 1e-6;
-      const double want = (FrozenLoss(m, spec, matrix, j, kStep) -
-                           FrozenLoss(m, spec, matrix, j, -kStep)) /
-                          (2 * kStep);
-      // Sums of at most 64 floats and their groups' errors, then doubles.
-      EXPECT_NEAR(slopes[static_cast<size_t>(j)], want, 1e-4) << "input " << j;
+    for (const bool codes : {true, false}) {
+      SCOPED_TRACE(GridName(spec) + (codes ? ", codes" : ", residuals"));
+      const std::vector<float> residuals(codes ? 0 : Scaled::kInputs, 0.75f);
+      ScaledMatrix matrix(m.w(), spec, residuals);
+      matrix.Round(m.scales, pool);
+      std::vector<double> slopes(Scaled::kInputs);
+      matrix.AddSlopes(m.g(), absl::MakeSpan(slopes), pool);
+      for (int64_t j = 0; j < Scaled::kInputs; ++j) {
+        constexpr double kStep = 1e-6;
+        const double want = (FrozenLoss(m, spec, matrix, j, kStep) -
+                             FrozenLoss(m, spec, matrix, j, -kStep)) /
+                            (2 * kStep);
+        // Sums of at most 64 floats and their groups' errors, then doubles.
+        EXPECT_NEAR(slopes[static_cast<size_t>(j)], want, 1e-4)
+            << "input " << j;
+      }
     }
   }
 }

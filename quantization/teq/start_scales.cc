@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/thread_pool.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/folding/folding.h"
@@ -98,8 +99,10 @@ std::vector<std::vector<float>> Candidates(const Magnitudes& m) {
 
 }  // namespace
 
-void SearchStart(const TrainedBlock& trained, BlockObjective& objective,
-                 ChannelScales& scales, ThreadPool& pool) {
+void SearchStart(const TrainedBlock& trained,
+                 absl::Span<const std::vector<float>> found,
+                 BlockObjective& objective, ChannelScales& scales,
+                 ThreadPool& pool) {
   std::vector<int64_t> judges;
   const auto fixed = objective.fixed_windows();
   const size_t count = std::min(kJudges, fixed.size());
@@ -108,12 +111,16 @@ void SearchStart(const TrainedBlock& trained, BlockObjective& objective,
   }
   const auto loss = [&] { return MeanOf(objective.Losses(judges, pool)); };
   // Of the rounded block: near enough, and the inputs that it will get.
-  const auto inputs = objective.MeanInputs(judges, pool);
+  std::array<std::vector<double>, kLinearCount> inputs;
+  if (found.empty()) inputs = objective.MeanInputs(judges, pool);
   double best_loss = loss();
   for (const size_t pair : scales.free_pairs()) {
     std::vector<float> best = scales.scales(pair);
-    for (std::vector<float>& candidate : Candidates(
-             MagnitudesOf(scales.pairs()[pair], *trained.weights, inputs))) {
+    std::vector<std::vector<float>> candidates =
+        found.empty() ? Candidates(MagnitudesOf(scales.pairs()[pair],
+                                                *trained.weights, inputs))
+                      : std::vector<std::vector<float>>{found[pair]};
+    for (std::vector<float>& candidate : candidates) {
       scales.Set(pair, candidate, pool);
       const double candidate_loss = loss();
       // False for NaN.

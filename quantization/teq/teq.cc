@@ -12,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "kernels/thread_pool.h"
+#include "quantization/block/block_weights.h"
+#include "quantization/folding/folding.h"
 #include "quantization/teq/channel_scales.h"
 #include "quantization/teq/start_scales.h"
 #include "quantization/tuning/batch_order.h"
@@ -24,7 +26,8 @@ namespace {
 // Scales stay within 1e-5 and 1e5, as the paper's do from below.
 constexpr double kMaxLog = 11.5;
 
-absl::Status CheckOptions(const TeqOptions& options) {
+absl::Status CheckOptions(const TrainedBlock& trained,
+                          const TeqOptions& options) {
   if (options.iterations < 0 || options.batch < 1) {
     return absl::InvalidArgumentError(absl::StrCat(
         "TEQ with ", options.iterations, " iterations of ", options.batch,
@@ -34,6 +37,26 @@ absl::Status CheckOptions(const TeqOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("TEQ's learning rate ", options.learning_rate,
                      ": it must be above 0, at most 1"));
+  }
+  const std::vector<FoldablePair> pairs = FoldablePairs(*trained.config);
+  bool fits = options.start.empty() || options.start.size() == pairs.size();
+  for (size_t i = 0; fits && i < options.start.size(); ++i) {
+    fits =
+        static_cast<int64_t>(options.start[i].size()) == pairs[i].free_scales &&
+        std::all_of(
+            options.start[i].begin(), options.start[i].end(),
+            [](float scale) { return scale > 0 && std::isfinite(scale); });
+  }
+  for (const LinearId id : kAllLinears) {
+    const auto& residuals = options.residuals[static_cast<size_t>(id)];
+    fits =
+        fits && (residuals.empty() || static_cast<int64_t>(residuals.size()) ==
+                                          (*trained.weights)[id].inputs);
+  }
+  if (!fits) {
+    return absl::InvalidArgumentError(
+        "TEQ's start or residuals do not fit the block: it takes a scale above "
+        "0 for each free one of its pairs, and a residual for each input");
   }
   return absl::OkStatus();
 }
@@ -88,7 +111,7 @@ class Trainer {
         objective_(trained,
                    options.precision.value_or(TrainingPrecision(trained.grids)),
                    pool),
-        scales_(trained, objective_, pool) {}
+        scales_(trained, options.residuals, objective_, pool) {}
 
   // Keeps the present scales if they are the best so far; false where the loss
   // is no finite number.
@@ -106,8 +129,10 @@ class Trainer {
     return true;
   }
 
-  void Start(const TrainedBlock& trained, bool search) {
-    if (search) SearchStart(trained, objective_, scales_, pool_);
+  void Start(const TrainedBlock& trained, const TeqOptions& options) {
+    if (options.search_start) {
+      SearchStart(trained, options.start, objective_, scales_, pool_);
+    }
     Judge(0);
     // Of two starts, the better one.
     for (const size_t pair : scales_.free_pairs()) {
@@ -150,14 +175,14 @@ class Trainer {
 absl::StatusOr<TeqResult> TrainTeq(const TrainedBlock& trained,
                                    const TeqOptions& options,
                                    ThreadPool& pool) {
-  absl::Status status = CheckOptions(options);
-  if (status.ok()) status = CheckTrainedBlock(trained, pool);
+  absl::Status status = CheckTrainedBlock(trained, pool);
+  if (status.ok()) status = CheckOptions(trained, options);
   if (!status.ok()) return status;
 
   Trainer trainer(trained, options, pool);
   if (!trainer.Judge(0)) return NotFiniteLoss(trained.layer);
   if (!trainer.has_pairs()) return trainer.TakeResult();
-  trainer.Start(trained, options.search_start);
+  trainer.Start(trained, options);
   BatchOrder order(trained.inputs->windows(), options.batch, options.seed);
   for (int64_t i = 0; i < options.iterations; ++i) {
     if (options.cancelled != nullptr && options.cancelled()) {

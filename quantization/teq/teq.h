@@ -25,6 +25,12 @@
 // block's output as the measure). Ones, which are round to nearest, stay a
 // candidate to the end. The same options and data give the same bits on any
 // number of threads.
+//
+// A step of the scales rounds all weights of a channel anew, which moves the
+// loss up and down more than it leads downhill. Where GPTQ rounds behind TEQ
+// that is no matter: with TeqOptions::residuals the loss is that of the errors
+// GPTQ is expected to leave (scaled_matrix.h), which follow the scales
+// smoothly, and the slopes, with V what such a weight comes to, are the same.
 #ifndef NIBBLE_QUANTIZATION_TEQ_TEQ_H_
 #define NIBBLE_QUANTIZATION_TEQ_TEQ_H_
 
@@ -36,6 +42,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/thread_pool.h"
+#include "quantization/teq/channel_scales.h"
 #include "quantization/tuning/trained_block.h"
 
 namespace nibble {
@@ -48,6 +55,13 @@ struct TeqOptions {
   int64_t batch = 8;         // windows of an iteration
   uint64_t seed = 1;         // of the order of windows
   bool search_start = true;  // false: starts from ones
+  // In place of the search's own candidates, pair by pair, what another search
+  // found: [free_scales] for each of FoldablePairs(config), or empty.
+  std::vector<std::vector<float>> start;
+  // In the order of LinearId: [inputs] of a linear that GPTQ will round, and
+  // that is trained for the errors it leaves (scaled_matrix.h), borrowed;
+  // empty: for the nearest codes.
+  LinearResiduals residuals = {};
   // Of the products; where it is not set, TrainingPrecision (trained_block.h).
   std::optional<GemmPrecision> precision;
   // Asked before each iteration, unless it is null; true ends with Cancelled.
@@ -57,7 +71,8 @@ struct TeqOptions {
 struct TeqResult {
   // [free_scales] for each of FoldablePairs(config): what to give to Fold.
   std::vector<std::vector<float>> scales;
-  // On the fixed windows: with ones, at the start of the training, and with
+  // On the fixed windows, with the nearest codes or the errors of
+  // TeqOptions::residuals: with ones, at the start of the training, and with
   // `scales` (never more than either).
   double identity_loss = 0;
   double start_loss = 0;

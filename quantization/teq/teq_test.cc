@@ -2,6 +2,7 @@
 #include "quantization/teq/teq.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -160,6 +161,65 @@ TEST_F(TeqTest, TrainingGoesBelowItsStart) {
   EXPECT_GT(result->best_iteration, 0);
 }
 
+// Weights that lie on the grid lose nothing to the nearest codes, and as much
+// as any to GPTQ, which moves them.
+TEST_F(TeqTest, BeforeGptqItIsTheStepsThatCount) {
+  ScaleChannels(tiny_, 6);
+  RoundOptions rounding;
+  rounding.spec = kZeros;
+  for (BlockLinear<float>& linear : tiny_.weights.linears) {
+    Dequantize(RoundMatrix(linear.view(), rounding, pool_), linear.view(),
+               pool_);
+  }
+  tiny_.StoreTargets(pool_);
+  TeqOptions options = Quick(50);
+  options.learning_rate = 0.02;
+  const auto nearest = TrainTeq(tiny_.With(kZeros), options, pool_);
+  ASSERT_THAT(nearest, IsOk());
+  for (const std::vector<float>& scales : nearest->scales) {
+    EXPECT_THAT(scales, Each(1.0f));
+  }
+
+  std::vector<double> identity_losses;
+  for (const float residual : {0.25f, 0.5f, 1.0f}) {
+    std::array<std::vector<float>, kLinearCount> residuals;
+    for (const LinearId id : kAllLinears) {
+      const size_t i = static_cast<size_t>(id);
+      residuals[i].assign(static_cast<size_t>(tiny_.weights[id].inputs),
+                          residual);
+      options.residuals[i] = residuals[i];
+    }
+    const auto moved = TrainTeq(tiny_.With(kZeros), options, pool_);
+    ASSERT_THAT(moved, IsOk());
+    EXPECT_GT(moved->identity_loss, 10 * nearest->identity_loss);
+    EXPECT_LT(moved->start_loss, 0.8 * moved->identity_loss);
+    EXPECT_LT(moved->best_loss, 0.95 * moved->start_loss);
+    identity_losses.push_back(moved->identity_loss);
+  }
+  // The loss is the square of the error, as long as that is small.
+  EXPECT_NEAR(identity_losses[1] / identity_losses[0], 4, 0.4);
+  EXPECT_NEAR(identity_losses[2] / identity_losses[0], 16, 3);
+}
+
+// Of scales that another search found it takes those that help, pair by pair.
+TEST_F(TeqTest, StartsFromFoundScalesWhereTheyHelp) {
+  TinyTraining scaled(TinyDecoderConfig(), pool_);
+  ScaleChannels(scaled, 7);
+  const auto searched = TrainTeq(scaled.With(kZeros), Quick(0), pool_);
+  ASSERT_THAT(searched, IsOk());
+  TeqOptions options = Quick(0);
+  options.start = searched->scales;
+  // Of the first pair, what makes it worse.
+  for (float& scale : options.start[0]) scale = 1.0f / scale;
+  const auto result = TrainTeq(scaled.With(kZeros), options, pool_);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_THAT(result->scales[0], Each(1.0f));
+  for (size_t i = 1; i < options.start.size(); ++i) {
+    EXPECT_EQ(result->scales[i], options.start[i]);
+  }
+  EXPECT_LT(result->start_loss, result->identity_loss);
+}
+
 TEST_F(TeqTest, SameBitsOnAnyNumberOfThreads) {
   ThreadPool one(1), three(3);
   const auto first = TrainTeq(tiny_.With(kZeros), Quick(6), one);
@@ -259,6 +319,21 @@ TEST_F(TeqTest, RefusesOptionsOutOfRange) {
   EXPECT_THAT(status([](auto& o) { o.batch = 0; }), invalid("0 windows"));
   EXPECT_THAT(status([](auto& o) { o.learning_rate = std::nan(""); }),
               invalid("learning rate"));
+  const std::vector<float> residuals(3, 1.0f);
+  EXPECT_THAT(status([&](auto& o) { o.residuals[0] = residuals; }),
+              invalid("do not fit"));
+  EXPECT_THAT(status([](auto& o) {
+                o.start = {{1.0f, 2.0f}};
+              }),
+              invalid("do not fit"));
+  const std::vector<FoldablePair> pairs = FoldablePairs(tiny_.config);
+  EXPECT_THAT(status([&](auto& o) {
+                for (const FoldablePair& pair : pairs) {
+                  o.start.emplace_back(pair.free_scales, 1.0f);
+                }
+                o.start[1][0] = 0.0f;
+              }),
+              invalid("do not fit"));
 }
 
 TEST_F(TeqTest, StopsWhenCancelled) {
