@@ -225,8 +225,8 @@ std::vector<ChosenScales> SearchAwqScales(const DecoderConfig& config,
                                           const AwqOptions& options,
                                           const BlockWeights<float>& weights,
                                           ThreadPool& pool) {
-  // No pair's producer is a consumer of a later pair: what is folded for one
-  // changes nothing for the others.
+  // No matrix is a consumer of two pairs, nor of one behind a pair that it is
+  // the producer of: what is folded for one changes nothing for the others.
   std::vector<ChosenScales> pairs;
   for (const FoldablePair& pair : FoldablePairs(config)) {
     std::optional<ChosenScales> chosen =

@@ -26,6 +26,30 @@ namespace {
 // Scales stay within 1e-5 and 1e5, as the paper's do from below.
 constexpr double kMaxLog = 11.5;
 
+bool StartFits(const TrainedBlock& trained, const TeqOptions& options) {
+  if (options.start.empty()) return true;
+  const std::vector<FoldablePair> pairs = FoldablePairs(*trained.config);
+  if (options.start.size() != pairs.size()) return false;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const std::vector<float>& scales = options.start[i];
+    if (static_cast<int64_t>(scales.size()) != pairs[i].free_scales) {
+      return false;
+    }
+    for (const float scale : scales) {
+      if (!(scale > 0) || !std::isfinite(scale)) return false;
+    }
+  }
+  return true;
+}
+
+bool ResidualsFit(const TrainedBlock& trained, const TeqOptions& options) {
+  return std::all_of(kAllLinears.begin(), kAllLinears.end(), [&](LinearId id) {
+    const size_t size = options.residuals[static_cast<size_t>(id)].size();
+    return size == 0 ||
+           static_cast<int64_t>(size) == (*trained.weights)[id].inputs;
+  });
+}
+
 absl::Status CheckOptions(const TrainedBlock& trained,
                           const TeqOptions& options) {
   if (options.iterations < 0 || options.batch < 1) {
@@ -38,22 +62,7 @@ absl::Status CheckOptions(const TrainedBlock& trained,
         absl::StrCat("TEQ's learning rate ", options.learning_rate,
                      ": it must be above 0, at most 1"));
   }
-  const std::vector<FoldablePair> pairs = FoldablePairs(*trained.config);
-  bool fits = options.start.empty() || options.start.size() == pairs.size();
-  for (size_t i = 0; fits && i < options.start.size(); ++i) {
-    fits =
-        static_cast<int64_t>(options.start[i].size()) == pairs[i].free_scales &&
-        std::all_of(
-            options.start[i].begin(), options.start[i].end(),
-            [](float scale) { return scale > 0 && std::isfinite(scale); });
-  }
-  for (const LinearId id : kAllLinears) {
-    const auto& residuals = options.residuals[static_cast<size_t>(id)];
-    fits =
-        fits && (residuals.empty() || static_cast<int64_t>(residuals.size()) ==
-                                          (*trained.weights)[id].inputs);
-  }
-  if (!fits) {
+  if (!StartFits(trained, options) || !ResidualsFit(trained, options)) {
     return absl::InvalidArgumentError(
         "TEQ's start or residuals do not fit the block: it takes a scale above "
         "0 for each free one of its pairs, and a residual for each input");
