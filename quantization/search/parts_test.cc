@@ -129,6 +129,17 @@ TEST(RecipeCost, KnowsWhatAwqIsFollowedBy) {
             before_gptq + 0.5);
 }
 
+TEST(RecipeCost, KnowsThatTeqStartsFromAwqBeforeGptq) {
+  const auto of = [](const char* transform, const std::string& rounding) {
+    return RecipePasses(ParsedRecipe(transform + rounding)) -
+           RecipePasses(ParsedRecipe(rounding));
+  };
+  const double alone = RecipePasses(ParsedRecipe("transform: TEQ")) - 2;
+  EXPECT_GT(alone, 10);
+  EXPECT_NEAR(of("transform: TEQ ", "rounding: GPTQ"),
+              alone + of("transform: AWQ ", "rounding: GPTQ"), 1e-9);
+}
+
 TEST(Tolerance, TheWorstMetricCounts) {
   const std::vector<Metric> base = {{"perplexity", 10, false},
                                     {"accuracy", 0.5, true}};
