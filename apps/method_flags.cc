@@ -55,7 +55,7 @@ ABSL_FLAG(std::optional<int>, iterations, std::nullopt,
           "signround, teq: training steps of each block; default 200");
 ABSL_FLAG(std::optional<double>, learning_rate, std::nullopt,
           "signround, teq: default 1 / iterations, and 2 / iterations but at "
-          "most 0.03 (0.001 with --rounding=nearest)");
+          "most 0.03 (0.001 where GPTQ has no part)");
 ABSL_FLAG(std::optional<int>, batch, std::nullopt,
           "signround, teq: windows of a step; default 8");
 ABSL_FLAG(bool, tune_range, true,

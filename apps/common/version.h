@@ -5,7 +5,7 @@
 
 namespace nibble {
 
-inline constexpr char kProgramVersion[] = "0.4";
+inline constexpr char kProgramVersion[] = "0.5";
 
 }  // namespace nibble
 

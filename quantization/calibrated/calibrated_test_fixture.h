@@ -42,6 +42,8 @@ inline std::vector<std::string> AllRecipes() {
       grid + text + "transform: TEQ teq { iterations: 2 batch: 2 }" + kept,
       grid + text +
           "transform: TEQ rounding: GPTQ teq { iterations: 2 batch: 2 }",
+      grid + text +
+          "transform: TEQ rounding: GPTQ teq { iterations: 2 batch: 2 }" + kept,
   };
 }
 

@@ -87,6 +87,8 @@ absl::Status FillStatistics(const BlockWork& work, MomentStatistics* filled) {
     filled->variances[At(id)] = VariancesBehind(work, id);
     filled->inputs[At(id)] = {gram.mean(), gram.mean_absolute(),
                               filled->variances[At(id)]};
+    const absl::Status asked = work.step(0);
+    if (!asked.ok()) return asked;
   }
   return absl::OkStatus();
 }
@@ -101,6 +103,7 @@ TrainedGrids GridsOf(const BlockWork& work) {
 }
 
 absl::Status TransformByActivations(BlockWork& work) {
+  const absl::Time start = absl::Now();
   absl::Status status = CheckAllWeights(work);
   MomentStatistics statistics;
   if (status.ok()) status = FillStatistics(work, &statistics);
@@ -120,6 +123,7 @@ absl::Status TransformByActivations(BlockWork& work) {
   work.clip = std::move(result.clip);
   // At 7B's width 0.7 GB, which the rounding wants.
   work.grams = {};
+  work.AddPhase("transform", start);
   return absl::OkStatus();
 }
 
@@ -138,12 +142,18 @@ std::vector<float> ResidualsOf(const Gram& gram,
   return residuals;
 }
 
+bool AnyCalibrated(const BlockWork& work, absl::Span<const LinearId> ids) {
+  return std::any_of(ids.begin(), ids.end(),
+                     [&](LinearId id) { return IsCalibrated(work, id); });
+}
+
 using Residuals = std::array<std::vector<float>, kLinearCount>;
 
 // Where GPTQ rounds, TEQ trains for the errors that it leaves, and starts from
 // AWQ's scales. `options` views `residuals`.
 absl::Status PrepareForGptq(BlockWork& work, TeqOptions& options,
                             Residuals& residuals) {
+  const absl::Time begin = absl::Now();
   absl::Status status = CheckAllWeights(work);
   MomentStatistics statistics;
   if (status.ok()) status = FillStatistics(work, &statistics);
@@ -158,17 +168,18 @@ absl::Status PrepareForGptq(BlockWork& work, TeqOptions& options,
   const std::vector<ChosenScales> found = SearchAwqScales(
       work.config, statistics.inputs, search, work.weights, work.pool);
   for (const FoldablePair& pair : FoldablePairs(work.config)) {
-    std::vector<float>& start =
-        options.start.emplace_back(static_cast<size_t>(pair.free_scales), 1.0f);
+    std::vector<float>& start = options.start.emplace_back();
+    if (!AnyCalibrated(work, pair.consumers)) continue;
     for (const ChosenScales& chosen : found) {
       if (chosen.pair.producer == pair.producer) start = chosen.scales;
     }
   }
   work.grams = {};
-  return absl::OkStatus();
+  work.AddPhase("scales to start from", begin);
+  return work.step(0);
 }
 
-absl::Status TrainScales(BlockWork& work) {
+absl::Status TransformByTraining(BlockWork& work) {
   TrainedBlock trained;
   trained.config = &work.config;
   trained.layer = work.layer;
@@ -187,10 +198,11 @@ absl::Status TrainScales(BlockWork& work) {
   }
   options.cancelled = work.Cancelled(options.batch);
   Residuals residuals;
-  if (RunsGptq(work.recipe)) {
+  if (RunsGptq(work.recipe) && AnyCalibrated(work, kAllLinears)) {
     const absl::Status prepared = PrepareForGptq(work, options, residuals);
     if (!prepared.ok()) return prepared;
   }
+  const absl::Time start = absl::Now();
   const absl::StatusOr<TeqResult> result =
       TrainTeq(trained, options, work.pool);
   if (absl::IsCancelled(result.status())) {
@@ -208,6 +220,8 @@ absl::Status TrainScales(BlockWork& work) {
   report.set_start_loss(result->identity_loss);
   report.set_loss(result->best_loss);
   report.set_iterations(result->best_iteration);
+  work.AddPhase("transform", start,
+                work.TrainingMultiplies(recipe.iterations(), recipe.batch()));
   return absl::OkStatus();
 }
 
@@ -215,17 +229,11 @@ absl::Status TrainScales(BlockWork& work) {
 
 absl::Status TransformBlock(BlockWork& work) {
   if (work.recipe.transform() == Recipe::NONE) return absl::OkStatus();
-  const absl::Time start = absl::Now();
   const absl::Status status = work.recipe.transform() == Recipe::AWQ
                                   ? TransformByActivations(work)
-                                  : TrainScales(work);
+                                  : TransformByTraining(work);
   if (!status.ok()) return status;
   work.block.transformed = &work.weights;
-  const bool trained = work.recipe.transform() == Recipe::TEQ;
-  const Recipe::Teq& teq = work.recipe.teq();
-  work.AddPhase(
-      "transform", start,
-      trained ? work.TrainingMultiplies(teq.iterations(), teq.batch()) : 0);
   return work.step(0);
 }
 

@@ -256,8 +256,12 @@ absl::StatusOr<Recipe> CompleteRecipe(const Recipe& recipe) {
 std::string MethodName(const Recipe& recipe) {
   const std::string rounding = RoundingName(recipe);
   if (recipe.transform() == Recipe::NONE) return rounding;
-  const std::string transform =
+  std::string transform =
       absl::AsciiStrToLower(Recipe::Transform_Name(recipe.transform()));
+  if (recipe.transform() == Recipe::TEQ &&
+      recipe.teq().iterations() != Recipe::Teq().iterations()) {
+    absl::StrAppend(&transform, " ", recipe.teq().iterations());
+  }
   return rounding == "rtn" ? transform : absl::StrCat(transform, "+", rounding);
 }
 

@@ -114,6 +114,8 @@ TEST(Recipe, NamesSayMethodGridAndExceptions) {
             "awq+gptq int4 g32 zeros");
   EXPECT_EQ(name("transform: TEQ grid { offset: SYMMETRIC }"),
             "teq int4 g128 symmetric");
+  EXPECT_EQ(name("transform: TEQ rounding: GPTQ teq { iterations: 20 }"),
+            "teq 20+gptq int4 g128 zeros");
   EXPECT_EQ(name("round_to_nearest { search: true importance: true } "
                  "grid { group_size: -1 offset: MINIMUMS }"),
             "rtn importance int4 row minimums");

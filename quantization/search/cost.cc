@@ -1,5 +1,6 @@
 #include "quantization/search/cost.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "quantization/recipe/recipe.h"
@@ -8,10 +9,16 @@
 namespace nibble {
 namespace {
 
+// How often 32 windows say how good the present state is.
+constexpr double kJudgings = 7;
+
 // Iterations of a batch, forward and backward: the gradients of inputs and of
 // weights are a product each.
 double TuningPasses(const Recipe& recipe, double iterations, double batch) {
-  return 3 * iterations * batch / recipe.calibration().samples();
+  const double samples = recipe.calibration().samples();
+  return (3 * iterations * std::min(batch, samples) +
+          kJudgings * std::min(32.0, samples)) /
+         samples;
 }
 
 // Of a search for the range of each group, which reads no text.

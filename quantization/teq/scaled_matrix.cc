@@ -1,6 +1,7 @@
 #include "quantization/teq/scaled_matrix.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -74,9 +75,12 @@ void ScaledMatrix::AddErrors(const GroupGrid& grid,
                              absl::Span<const float> scaled, int64_t index,
                              float* values) const {
   const size_t first = static_cast<size_t>(index % weights_.cols);
+  // A scale takes the sign of the group's largest weight, which another may
+  // become without a jump.
+  const float step = std::abs(grid.scale);
   for (size_t j = 0; j < scaled.size(); ++j) {
     values[j] = scaled[j] + SpreadEvenly(static_cast<uint64_t>(index) + j) *
-                                grid.scale * residuals_[first + j];
+                                step * residuals_[first + j];
   }
 }
 

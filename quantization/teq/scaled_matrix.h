@@ -14,7 +14,8 @@
 // where they lie between two codes says nothing; and the inputs that follow
 // make up for most of an error. With `residuals` r the values are what such
 // errors come to, W_ij + u_ij step_g r_j / a_j, u_ij fixed numbers spread
-// evenly from -1/2 to 1/2: the loss follows the scales smoothly.
+// evenly from -1/2 to 1/2: the loss follows the scales smoothly. Steps are
+// those of neighbours' groups, also where act-order will sort the inputs.
 #ifndef NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
 #define NIBBLE_QUANTIZATION_TEQ_SCALED_MATRIX_H_
 

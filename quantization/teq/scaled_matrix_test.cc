@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -128,6 +129,25 @@ TEST(ScaledMatrixTest, ResidualsAreErrorsSpreadOverTheStep) {
     EXPECT_NEAR(sum, 0, 0.022);
     EXPECT_NEAR(squares, 1.0 / 12, 0.006);
     EXPECT_NEAR(small, 1.0 / 12 / 16, 0.002);
+  }
+}
+
+TEST(ScaledMatrixTest, ResidualsDoNotJumpWhereTheLargestWeightChangesSides) {
+  ThreadPool pool(1);
+  const GridSpec spec = {4, 32, CodeOffset::kSymmetric};
+  std::vector<float> weights(32, 0.1f);
+  weights[3] = 1.0f;
+  weights[4] = -1.0f;
+  const std::vector<float> residuals(32, 1.0f);
+  const MatrixView<const float> w(weights.data(), 1, 32);
+  ScaledMatrix above(w, spec, residuals), below(w, spec, residuals);
+  std::vector<float> scales(32, 1.0f);
+  scales[3] = 1.0001f;
+  above.Round(scales, pool);
+  std::swap(scales[3], scales[4]);
+  below.Round(scales, pool);
+  for (int64_t j = 0; j < 32; ++j) {
+    EXPECT_NEAR(above.values().row(0)[j], below.values().row(0)[j], 1e-3);
   }
 }
 

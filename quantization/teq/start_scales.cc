@@ -111,15 +111,15 @@ void SearchStart(const TrainedBlock& trained,
   }
   const auto loss = [&] { return MeanOf(objective.Losses(judges, pool)); };
   // Of the rounded block: near enough, and the inputs that it will get.
-  std::array<std::vector<double>, kLinearCount> inputs;
-  if (found.empty()) inputs = objective.MeanInputs(judges, pool);
+  const auto inputs = objective.MeanInputs(judges, pool);
   double best_loss = loss();
   for (const size_t pair : scales.free_pairs()) {
     std::vector<float> best = scales.scales(pair);
     std::vector<std::vector<float>> candidates =
-        found.empty() ? Candidates(MagnitudesOf(scales.pairs()[pair],
-                                                *trained.weights, inputs))
-                      : std::vector<std::vector<float>>{found[pair]};
+        found.empty() || found[pair].empty()
+            ? Candidates(
+                  MagnitudesOf(scales.pairs()[pair], *trained.weights, inputs))
+            : std::vector<std::vector<float>>{found[pair]};
     for (std::vector<float>& candidate : candidates) {
       scales.Set(pair, candidate, pool);
       const double candidate_loss = loss();

@@ -20,7 +20,7 @@
 
 namespace nibble {
 
-// found: for each pair, or nothing.
+// found: for each pair its scales, or none; or empty.
 void SearchStart(const TrainedBlock& trained,
                  absl::Span<const std::vector<float>> found,
                  BlockObjective& objective, ChannelScales& scales,

@@ -32,7 +32,8 @@ bool StartFits(const TrainedBlock& trained, const TeqOptions& options) {
   if (options.start.size() != pairs.size()) return false;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const std::vector<float>& scales = options.start[i];
-    if (static_cast<int64_t>(scales.size()) != pairs[i].free_scales) {
+    if (!scales.empty() &&
+        static_cast<int64_t>(scales.size()) != pairs[i].free_scales) {
       return false;
     }
     for (const float scale : scales) {

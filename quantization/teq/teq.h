@@ -1,6 +1,6 @@
 // TEQ (Cheng et al., arXiv 2310.10944): trains a scale for each input channel
 // of the linears whose producers can take it over (quantization/folding), so
-// that rounding to nearest loses less.
+// that rounding loses less.
 //
 //   absl::StatusOr<TeqResult> result = TrainTeq(trained, TeqOptions(), pool);
 //   const auto pairs = FoldablePairs(config);
@@ -22,9 +22,8 @@
 //
 // Training starts from what is best for the loss among ones, 1 / sqrt(max |W|),
 // and powers of the inputs' and weights' magnitudes (AWQ's search, with the
-// block's output as the measure). Ones, which are round to nearest, stay a
-// candidate to the end. The same options and data give the same bits on any
-// number of threads.
+// block's output as the measure). Ones stay a candidate to the end. The same
+// options and data give the same bits on any number of threads.
 //
 // A step of the scales rounds all weights of a channel anew, which moves the
 // loss up and down more than it leads downhill. Where GPTQ rounds behind TEQ
@@ -55,8 +54,8 @@ struct TeqOptions {
   int64_t batch = 8;         // windows of an iteration
   uint64_t seed = 1;         // of the order of windows
   bool search_start = true;  // false: starts from ones
-  // In place of the search's own candidates, pair by pair, what another search
-  // found: [free_scales] for each of FoldablePairs(config), or empty.
+  // What another search found, tried in place of the search's own candidates:
+  // for each of FoldablePairs(config) [free_scales], or empty; or none at all.
   std::vector<std::vector<float>> start;
   // In the order of LinearId: [inputs] of a linear that GPTQ will round, and
   // that is trained for the errors it leaves (scaled_matrix.h), borrowed;
