@@ -19,11 +19,11 @@ class CalibratedTeqTest : public CalibratedTest {
  protected:
   // The report of block 0.
   BlockReport ReportOf(const std::string& recipe) {
-    const auto result = Quantize(
-        absl::StrCat("grid { group_size: 32 } "
-                     "calibration { samples: 12 length: 24 } ",
-                     recipe),
-        Options());
+    const auto result =
+        Quantize(absl::StrCat("grid { group_size: 32 } "
+                              "calibration { samples: 12 length: 24 } ",
+                              recipe),
+                 Options());
     EXPECT_THAT(result, IsOk());
     if (!result.ok()) return BlockReport();
     EXPECT_THAT(result->work.Remove(), IsOk());
@@ -45,7 +45,8 @@ TEST_F(CalibratedTeqTest, StartsFromAwqsScalesBeforeGptq) {
     SCOPED_TRACE(family);
     OpenFamily(family);
     const BlockReport awq = ReportOf("transform: AWQ rounding: GPTQ");
-    const BlockReport teq = ReportOf(absl::StrCat(kUntrained, "rounding: GPTQ"));
+    const BlockReport teq =
+        ReportOf(absl::StrCat(kUntrained, "rounding: GPTQ"));
     ASSERT_EQ(teq.scales_size(), awq.scales_size());
     int taken = 0;
     for (int i = 0; i < teq.scales_size(); ++i) {
