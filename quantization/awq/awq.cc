@@ -127,6 +127,7 @@ class PairSearch {
     }
     double largest = 0;
     for (const double w : weights_) largest = std::max(largest, w);
+    if (largest == 0) largest = 1;  // nothing to weigh by
     for (double& w : weights_) w = std::max(w, kLeastScale * largest);
   }
 

@@ -1,11 +1,17 @@
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/thread_pool.h"
 #include "quantization/awq/awq.h"
 #include "quantization/awq/fake_block.h"
+#include "quantization/awq/scale_loss.h"
 #include "quantization/block/block_weights.h"
 #include "quantization/folding/folding.h"
+#include "tensor/view.h"
 
 namespace nibble {
 namespace {
@@ -78,6 +84,18 @@ TEST(AwqHostileTest, WeightsOfZero) {
   ExpectSane(TransformAwq(fake.config(), fake.Statistics(), Options(),
                           fake.weights(), pool));
   ExpectFinite(fake.weights());
+  // What is not a number stays so beside a weight of 0.
+  const MatrixView<const float> weights =
+      std::as_const(fake.weights())[LinearId::kQkv].view();
+  const std::vector<double> variances(static_cast<size_t>(weights.cols), 1.0);
+  std::vector<float> scales(static_cast<size_t>(weights.cols), 1.0f);
+  scales[1] = std::nanf("");
+  for (const bool gptq : {false, true}) {
+    RoundedLinear linear = {weights, fake.Statistics()[0].gram,
+                            *Options().grids[0]};
+    if (gptq) linear.variances = variances;
+    EXPECT_TRUE(std::isinf(ScaleLoss(linear, 8).Of(scales, pool)));
+  }
 }
 
 }  // namespace

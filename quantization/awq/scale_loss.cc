@@ -64,12 +64,12 @@ double ScaleLoss::OfRows(int64_t first, int64_t count,
     for (int64_t i = begin; i < end; ++i) {
       const float* weights = linear_.weights.row(row_of(first + i));
       float* out = scaled.row(i);
-      float largest = 0;
+      bool fits = true;
       for (size_t j = 0; j < inputs; ++j) {
         out[j] = weights[j] * scales[j];
-        largest = std::max(largest, std::abs(out[j]));
+        fits &= std::abs(out[j]) <= kMaxRoundedWeight;  // false for NaN
       }
-      if (!(largest <= kMaxRoundedWeight)) in_range = false;
+      if (!fits) in_range = false;
     }
   });
   if (!in_range) return std::numeric_limits<double>::infinity();
