@@ -150,7 +150,8 @@ bool AnyCalibrated(const BlockWork& work, absl::Span<const LinearId> ids) {
 using Residuals = std::array<std::vector<float>, kLinearCount>;
 
 // Where GPTQ rounds, TEQ trains for the errors that it leaves, and starts from
-// AWQ's scales. `options` views `residuals`.
+// AWQ's scales; what GPTQ does not round it leaves to TEQ's own start and the
+// nearest codes. `options` views `residuals`.
 absl::Status PrepareForGptq(BlockWork& work, TeqOptions& options,
                             Residuals& residuals) {
   const absl::Time begin = absl::Now();
@@ -174,7 +175,6 @@ absl::Status PrepareForGptq(BlockWork& work, TeqOptions& options,
       if (chosen.pair.producer == pair.producer) start = chosen.scales;
     }
   }
-  work.grams = {};
   work.AddPhase("scales to start from", begin);
   return work.step(0);
 }
@@ -202,6 +202,7 @@ absl::Status TransformByTraining(BlockWork& work) {
     const absl::Status prepared = PrepareForGptq(work, options, residuals);
     if (!prepared.ok()) return prepared;
   }
+  work.grams = {};  // as there
   const absl::Time start = absl::Now();
   const absl::StatusOr<TeqResult> result =
       TrainTeq(trained, options, work.pool);

@@ -26,15 +26,20 @@ using ::nibble::testing::SignRoundTest;
 
 constexpr GridSpec kZeros = {4, 32, CodeOffset::kZeros};
 
+// Enough steps for other codes than the nearest.
+SignRoundOptions Trained() {
+  SignRoundOptions options = Quick(60);
+  options.learning_rate = 1.0 / 60;
+  return options;
+}
+
 TEST_F(SignRoundTest, StartsFromAnotherMethodsResult) {
   for (const GridSpec& spec : testing::kTrainedGrids) {
     if (spec.bits == 8) continue;
     SCOPED_TRACE(GridName(spec));
-    SignRoundOptions options = Quick(60);
-    options.learning_rate = 1.0 / 60;
-    const auto other = TuneSignRound(tiny_.With(spec), options, pool_);
+    const auto other = TuneSignRound(tiny_.With(spec), Trained(), pool_);
     ASSERT_THAT(other, IsOk());
-    options = Quick(0);
+    SignRoundOptions options = Quick(0);
     for (size_t i = 0; i < kLinearCount; ++i) {
       options.starts[i] = &other->matrices[i];
     }
@@ -53,9 +58,7 @@ TEST_F(SignRoundTest, ShiftsGiveTheCodesOfAStart) {
   for (const GridSpec& spec : testing::kTrainedGrids) {
     if (spec.bits == 8) continue;
     SCOPED_TRACE(GridName(spec));
-    SignRoundOptions options = Quick(60);
-    options.learning_rate = 1.0 / 60;
-    const auto other = TuneSignRound(tiny_.With(spec), options, pool_);
+    const auto other = TuneSignRound(tiny_.With(spec), Trained(), pool_);
     const auto nearest = TuneSignRound(tiny_.With(spec), Quick(0), pool_);
     ASSERT_THAT(other, IsOk());
     ASSERT_THAT(nearest, IsOk());
